@@ -1,0 +1,53 @@
+# `make run` and `make test` set up their own virtual environment; nothing else is needed but Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test test-all check format setup e2e-tools bench clean
+
+run: $(VENV)/.runtime
+	$(BIN)/vmcp-actors serve $(ARGS)
+
+test: check e2e-tools
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not slow" $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --fail-under=90
+
+test-all: check e2e-tools
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	git ls-files "vmcp_actors/*.py" "benchmarks/*.py" "examples/*.py" | xargs $(BIN)/flake8-async --disable ASYNC124,ASYNC9
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.development
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.development
+	$(BIN)/python -m benchmarks $(ARGS)
+
+setup: $(VENV)/.development
+
+e2e-tools: $(VENV)/.development
+	scripts/install-e2e.sh
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.development: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable . --group test --group quality --group docs
+	touch $@ $(VENV)/.runtime
+
+clean:
+	rm -rf $(VENV) .tools .coverage* .mypy_cache .ruff_cache .hypothesis .import_linter_cache htmlcov dist

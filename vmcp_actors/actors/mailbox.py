@@ -1,0 +1,248 @@
+"""Calls, their replies, and the bounded mailbox in which they wait."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
+
+import outcome
+import trio
+from attrs import frozen
+
+from ..errors import ActorStopped, Busy, CallCancelled, DeadlineExceeded, Delivered
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+
+class OnCallerExit(enum.Enum):
+    """What becomes of a call whose caller leaves before the reply."""
+
+    CANCEL = "cancel"
+    DETACH = "detach"
+
+
+class Reply(Generic[Res]):
+    """A one-shot: the first value or error counts, setting it again is harmless.
+
+    A caller that is gone costs nothing. Errors are values until somebody waits.
+    """
+
+    __slots__ = ("_event", "_on_done", "_outcome")
+
+    def __init__(self) -> None:
+        self._outcome: outcome.Value[Res] | outcome.Error | None = None
+        self._event: trio.Event | None = None
+        self._on_done: Callable[[], None] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether a value or an error is there."""
+        return self._outcome is not None
+
+    def set_value(self, value: Res) -> bool:
+        """Answer with a value. Atomic. Returns False, and changes nothing, when an answer is there already."""
+        return self._set(outcome.Value(value))
+
+    def set_error(self, error: BaseException) -> bool:
+        """Answer with an error. Atomic. Returns False, and changes nothing, when an answer is there already."""
+        return self._set(outcome.Error(error))
+
+    def on_done(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the answer comes, or now if it is there. One callback; it must not block or raise."""
+        self._on_done = callback
+        if self._outcome is not None:
+            callback()
+
+    def result(self) -> Res:
+        """The value, or raises the error. Only when `done`."""
+        assert self._outcome is not None
+        return self._outcome.value if isinstance(self._outcome, outcome.Value) else self._raise(self._outcome)
+
+    async def wait(self) -> Res:
+        """The value, or raises the error. Always a checkpoint; cancelling it leaves the reply as it is."""
+        await self.wait_done()
+        return self.result()
+
+    async def wait_done(self) -> None:
+        """Wait until an answer is there, without raising it."""
+        if self._outcome is not None:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._event is None:
+            self._event = trio.Event()
+        await self._event.wait()
+
+    def _set(self, answer: outcome.Value[Res] | outcome.Error) -> bool:
+        if self._outcome is not None:
+            return False
+        self._outcome = answer
+        if self._event is not None:
+            self._event.set()
+        if self._on_done is not None:
+            self._on_done()
+        return True
+
+    @staticmethod
+    def _raise(error: outcome.Error) -> Res:
+        # Not Error.unwrap(): it forgets the error, and a reply may be read more than once.
+        raise error.error
+
+    def __repr__(self) -> str:
+        state = "pending" if self._outcome is None else type(self._outcome).__name__.lower()
+        return f"<Reply {state}>"
+
+
+class Call(Generic[Req, Res]):
+    """A request on its way through an actor, with all that belongs to it. Nothing travels beside it.
+
+    Attributes:
+        request: what is asked.
+        scope: the handler runs in it; cancel it with `cancel()`.
+        reply: where the answer goes.
+        context: whatever the caller wants the handler to see (trace, identity).
+        on_caller_exit: what happens when the caller leaves.
+        chain: the references of the actors that are handling this call further up.
+    """
+
+    __slots__ = ("_cancel_reason", "chain", "context", "on_caller_exit", "reply", "request", "scope")
+
+    def __init__(
+        self,
+        request: Req,
+        *,
+        deadline: float = math.inf,
+        context: object = None,
+        on_caller_exit: OnCallerExit = OnCallerExit.CANCEL,
+        chain: tuple[object, ...] = (),
+    ) -> None:
+        self.request = request
+        self.scope = trio.CancelScope(deadline=deadline)
+        self.reply: Reply[Res] = Reply()
+        self.context = context
+        self.on_caller_exit = on_caller_exit
+        self.chain = chain
+        self._cancel_reason: str | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked for the call to be cancelled."""
+        return self._cancel_reason is not None
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the call, wherever it is: queued, running, or (then a no-op) answered. Synchronous, idempotent."""
+        if self._cancel_reason is None and not self.reply.done:
+            self._cancel_reason = reason
+            self.scope.cancel(reason)
+
+    def caller_left(self) -> None:
+        """The caller no longer waits for the reply."""
+        if self.on_caller_exit is OnCallerExit.CANCEL:
+            self.cancel("the caller left")
+
+    def cancellation_error(self, delivered: Delivered) -> CallCancelled | DeadlineExceeded:
+        """The error for a reply whose scope was cancelled: by its caller, or by its deadline."""
+        if self._cancel_reason is not None:
+            return CallCancelled(f"cancelled: {self._cancel_reason}", delivered=delivered)
+        return DeadlineExceeded("no result by the deadline", delivered=delivered)
+
+    def __repr__(self) -> str:
+        return f"<Call {type(self.request).__name__} {self.reply!r}>"
+
+
+@frozen
+class MailboxStatistics:
+    """Counts of a mailbox: calls waiting, calls being handled, their common limit, and the most that ever waited."""
+
+    queued: int
+    running: int
+    max_calls: int
+    capacity: int
+    peak_queued: int
+    accepting: bool
+
+
+class Mailbox(Generic[Req, Res]):
+    """A bounded queue of calls with admission: it counts the queued calls and the running ones.
+
+    Only the actor that owns it reads from it. Putting is synchronous, so it either happens or raises.
+    """
+
+    def __init__(self, owner: str, *, capacity: int, max_calls: int) -> None:
+        self._owner = owner
+        self._capacity = capacity
+        self._max_calls = max_calls
+        self._send, self._receive = trio.open_memory_channel[Call[Req, Res]](capacity)
+        self._under_way = 0
+        self._running = 0
+        self._peak_queued = 0
+        self._refusal: str | None = "was not started"
+
+    def open(self) -> None:
+        """Accept calls from now on."""
+        self._refusal = None
+
+    def close(self, reason: str) -> None:
+        """Refuse new calls, with this reason; those in the queue stay. Idempotent: the first reason counts."""
+        if self._refusal is None or self._refusal == "was not started":
+            self._refusal = reason
+        self._send.close()
+
+    def put(self, call: Call[Req, Res]) -> None:
+        """Queue a call. Never waits.
+
+        Raises:
+            ActorStopped: the actor was not started, is ending, or has ended. Not delivered.
+            Busy: the queue is full, or too many calls are queued and running. Not delivered.
+        """
+        if self._refusal is not None:
+            raise ActorStopped(f"{self._owner} {self._refusal}")
+        if self._under_way >= self._max_calls:
+            raise Busy(f"{self._owner} has too many calls under way")
+        try:
+            self._send.send_nowait(call)
+        except trio.WouldBlock:
+            raise Busy(f"{self._owner} has a full mailbox") from None
+        # Counted here and not by the channel: it hands a call to a waiting receiver without buffering it.
+        self._under_way += 1
+        self._peak_queued = max(self._peak_queued, self._under_way - self._running)
+
+    async def calls(self) -> AsyncIterator[Call[Req, Res]]:
+        """The calls in the order of arrival, until closed and empty; each counts as running until `finished()`."""
+        async for call in self._receive:
+            self._running += 1
+            yield call
+
+    def finished(self) -> None:
+        """A call that `calls()` gave out has ended."""
+        self._running -= 1
+        self._under_way -= 1
+
+    def fail_queued(self) -> None:
+        """Answer every call still in the queue with ActorStopped: closing a channel would drop them silently."""
+        while True:
+            try:
+                call = self._receive.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+                break
+            self._under_way -= 1
+            call.reply.set_error(ActorStopped(f"{self._owner} stopped before handling the call"))
+        self._receive.close()
+
+    def statistics(self) -> MailboxStatistics:
+        """A snapshot."""
+        return MailboxStatistics(
+            queued=self._under_way - self._running,
+            running=self._running,
+            max_calls=self._max_calls,
+            capacity=self._capacity,
+            peak_queued=self._peak_queued,
+            accepting=self._refusal is None,
+        )
+
+    def __repr__(self) -> str:
+        stats = self.statistics()
+        state = "accepting" if stats.accepting else self._refusal
+        return f"<Mailbox of {self._owner}: {stats.queued} queued, {stats.running} running, {state}>"

@@ -1,0 +1,160 @@
+"""The commands, and what they share."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import trio
+from rich.console import Console
+from rich.logging import RichHandler
+
+from .. import __version__
+from ..config import Config, import_client_config, load_config
+from ..errors import ConfigError, VmcpError
+from ..gateway import demo_config
+from ..transports.base import single_cause
+from . import show
+from .serve import serve_gateway
+from .status import fetch_status
+from .tools import print_tools
+
+EXIT_FAILED = 1
+CONFIG_TEMPLATE = """\
+# A first configuration for vmcp-actors. `vmcp-actors validate --config vmcp.yaml` checks it.
+name: my-vmcp
+backends:
+  # A child process: started for each session, ended with it.
+  - name: time
+    transport: stdio
+    command: mcp-server-time
+    args: []
+  # An MCP server over HTTP:
+  # - name: docs
+  #   transport: streamable-http
+  #   url: https://example.com/mcp
+aggregation:
+  conflictResolution: prefix
+"""
+
+out = Console()
+err = Console(stderr=True)
+
+config_option = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), envvar="VMCP_CONFIG", help="The configuration file."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vmcp-actors")
+@click.option("-v", "--verbose", count=True, help="Say more: -v what happens, -vv everything.")
+def main(verbose: int) -> None:
+    """One MCP endpoint in front of many MCP servers, with a session of its own for every client."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if err.is_terminal:
+        handler = RichHandler(console=err, show_path=False, omit_repeated_times=False)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler])
+    logging.getLogger("vmcp_actors").setLevel(min(level, logging.INFO))
+
+
+@main.command()
+@config_option
+@click.option("--host", help="Where to listen, instead of what the configuration says.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of what the configuration says.")
+def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
+    """Serve the gateway until Ctrl-C or SIGTERM. Without a configuration: the demo backends."""
+    config = _load(config_path) if config_path is not None else demo_config()
+    server = attrs.evolve(
+        config.server,
+        host=host if host is not None else config.server.host,
+        port=port if port is not None else config.server.port,
+    )
+    _run(serve_gateway, attrs.evolve(config, server=server), err, demo=config_path is None)
+
+
+@main.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, envvar="VMCP_CONFIG")
+def validate(config_path: Path) -> None:
+    """Check a configuration file, and list all its problems. Exit 0 when there are none, else 1."""
+    config = _load(config_path)
+    for warning in config.warnings:
+        err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+    out.print(f"{config_path} is valid: {len(config.backends)} backends", markup=False, highlight=False)
+
+
+@main.command()
+@click.option("--from", "source", type=click.Path(path_type=Path), help="An mcpServers file to take the backends from.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("vmcp.yaml"), show_default=True)
+def init(source: Path | None, output: Path) -> None:
+    """Write a first configuration. Never overwrites a file."""
+    try:
+        text = CONFIG_TEMPLATE if source is None else import_client_config(source.read_text(), source.name)
+        with output.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        _fail(f"{output} exists already; name another file with --output")
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    except UnicodeDecodeError:
+        _fail(f"{source}: not a text file")
+    except ConfigError as error:
+        _fail(*error.problems)
+    out.print(f"wrote {output}", markup=False, highlight=False)
+
+
+@main.command()
+@config_option
+def tools(config_path: Path | None) -> None:
+    """Connect to the backends and print their tools as clients see them. Exit 1 when a backend does not come up."""
+    config = _load(config_path) if config_path is not None else demo_config()
+    if not _run(print_tools, config, out, err):
+        sys.exit(EXIT_FAILED)
+
+
+@main.command()
+@click.option("--url", default="http://127.0.0.1:4483", show_default=True, help="The gateway's address.")
+def status(url: str) -> None:
+    """Print the live tree of a running gateway: its sessions and their backend connections."""
+    try:
+        answer = fetch_status(url)
+    except (OSError, ValueError) as error:
+        _fail(f"no status from {url}: {error}")
+    out.print(show.status_tree(answer))
+
+
+def _load(path: Path) -> Config:
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        _fail(*error.problems)
+
+
+def _fail(*lines: str) -> Any:
+    for line in lines:
+        err.print(f"error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(EXIT_FAILED)
+
+
+def _run(main_function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Run a trio program; errors that a person can mend are printed without a traceback."""
+
+    async def program() -> Any:
+        return await main_function(*args, **options)
+
+    try:
+        return trio.run(program)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BaseException as error:
+        cause = single_cause(error)
+        if isinstance(cause, KeyboardInterrupt):
+            sys.exit(130)
+        if isinstance(cause, VmcpError | OSError):
+            _fail(str(cause))
+        raise

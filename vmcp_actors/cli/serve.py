@@ -1,0 +1,114 @@
+"""`vmcp-actors serve`: hypercorn around a gateway, and an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.config import Sockets
+from hypercorn.trio import serve as hypercorn_serve
+from rich.console import Console
+
+from ..config import Config
+from ..gateway import Gateway, open_gateway
+from ..server.sockets import bound_unacknowledged
+from ..settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+STREAM_GRACE = 2.0
+"""Seconds that responses get to be written after every session has ended."""
+
+
+class BoundedConfig(HypercornConfig):
+    """hypercorn's configuration, with sockets that give up on a client that no longer reads."""
+
+    send_timeout: float = 20.0
+
+    def create_sockets(self) -> Sockets:
+        """hypercorn's sockets, bounded."""
+        sockets = super().create_sockets()
+        for listener in (*sockets.secure_sockets, *sockets.insecure_sockets):
+            bound_unacknowledged(listener, self.send_timeout)
+        return sockets
+
+
+def hypercorn_config(settings: ServerSettings) -> HypercornConfig:
+    """How hypercorn is run by `serve`."""
+    config = BoundedConfig()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    config.bind = [f"{host}:{settings.port}"]
+    config.send_timeout = settings.send_timeout
+    config.graceful_timeout = STREAM_GRACE
+    config.keep_alive_timeout = 75
+    config.keep_alive_max_requests = sys.maxsize
+    config.include_server_header = False
+    config.loglevel = "WARNING"
+    config.accesslog = None
+    config.h11_max_incomplete_size = 64 * 1024
+    return config
+
+
+async def serve_gateway(config: Config, console: Console, *, demo: bool = False) -> None:
+    """Serve until a signal. Raises OSError when the address cannot be used."""
+    for warning in config.warnings:
+        logger.warning(warning)
+    async with open_gateway(config) as gateway:
+        await serve_until_signalled(gateway, on_ready=lambda binds: _announce(console, config, binds, demo=demo))
+    console.print("ended", highlight=False)
+
+
+async def serve_until_signalled(gateway: Gateway, *, on_ready: Callable[[list[str]], None]) -> None:
+    """Serve the gateway until SIGINT or SIGTERM, then end it in order.
+
+    First sessions are drained while the server still serves, so that running calls are answered and event streams end;
+    then the server stops. A second signal cuts the draining short.
+    """
+    stop = trio.Event()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            config = hypercorn_config(gateway.config.server)
+            on_ready(await nursery.start(_serve, gateway, config, stop))
+            number = await anext(signals)
+            logger.info("%s: draining", signal.Signals(number).name)
+            async with trio.open_nursery() as draining:
+                draining.start_soon(_cut_short_on_signal, signals, gateway)
+                await gateway.drain()
+                draining.cancel_scope.cancel("drained")
+            stop.set()
+
+
+async def _serve(
+    gateway: Gateway, config: HypercornConfig, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
+) -> None:
+    app: Any = gateway.app
+    await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status, mode="asgi")
+
+
+async def _cut_short_on_signal(signals: AsyncIterator[int], gateway: Gateway) -> None:
+    async for number in signals:
+        logger.warning("%s again: cancelling what still runs", signal.Signals(number).name)
+        await gateway.drain(drain=0.0)
+
+
+def _announce(console: Console, config: Config, binds: list[str], *, demo: bool) -> None:
+    """Say where it is and what to paste into a client."""
+    url = f"{binds[0]}{config.server.path}"
+    names = ", ".join(spec.name for spec in config.backends)
+    lines = [
+        f"{config.name} serves {len(config.backends)} backends ({names}) at {url}",
+        "For Claude Code:   claude mcp add --transport http vmcp " + url,
+        "For Cursor, VS Code and others (mcp.json):",
+        f'  {{"mcpServers": {{"vmcp": {{"type": "http", "url": "{url}"}}}}}}',
+        "For the Inspector: npx @modelcontextprotocol/inspector --cli " + url + " --transport http --method tools/list",
+    ]
+    if demo:
+        lines.insert(1, "No --config was given: these are the demo backends.")
+    lines.append("Ctrl-C ends it, and every session with it.")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

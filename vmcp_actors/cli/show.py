@@ -1,0 +1,32 @@
+"""How things look in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+from rich.tree import Tree
+
+_STYLES = {"ready": "green", "connecting": "yellow", "waiting": "yellow", "unavailable": "red", "closed": "dim"}
+
+
+def status_tree(answer: dict[str, Any]) -> Tree:
+    """The tree of a gateway from its `/status`."""
+    supervisor = answer["supervisor"]
+    tree = Tree(Text(f"{answer['name']} {answer['version']}", style="bold"))
+    label = f"supervisor: {supervisor['sessions']} sessions, {supervisor['started']} started"
+    if supervisor["draining"]:
+        label += ", draining"
+    sessions = tree.add(Text(label))
+    for session in answer["sessions"]:
+        idle = "in use" if session["idle"] is None else f"idle {session['idle']:.0f} s"
+        line = f"{session['name']}: {session['tools']} tools, {session['running_calls']} calls running, {idle}"
+        branch = sessions.add(Text(line))
+        for backend in session["backends"]:
+            text = Text(f"{backend['backend']}: ")
+            text.append(backend["state"], style=_STYLES.get(backend["state"], ""))
+            text.append(f", {backend['tools']} tools, {backend['handled_calls']} calls")
+            if backend["reason"]:
+                text.append(f" ({backend['reason']})")
+            branch.add(text)
+    return tree

@@ -1,0 +1,297 @@
+"""A session's connection to one backend, over all its lives: connected, lost, connected again (mission S5, S7)."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from typing import Protocol
+
+import trio
+from attrs import frozen
+
+from ..actors import Backoff, ChildSpec, Decision, ExitReason, Intensity, Restart, supervise
+from ..errors import (
+    ActorStopped,
+    BackendError,
+    BackendLost,
+    BackendSessionLost,
+    BackendUnavailable,
+    Delivered,
+    VmcpError,
+)
+from ..model import EMPTY_CATALOG, BackendSpec, Catalog, JsonObject, Notice, Secret
+from ..settings import RestartSettings, SessionSettings
+from ..transports import OpenTransport
+from .link import BackendLink, BackendRequest, ConnectGate
+
+logger = logging.getLogger(__name__)
+
+REINITIALIZED = "io.vmcp-actors/backendReinitialized"
+"""In the `_meta` of a result: the backend forgot our session, and this ran in a new one (mission S8)."""
+
+
+class ConnectionState(enum.Enum):
+    """Where a backend connection is in its life."""
+
+    CONNECTING = "connecting"
+    READY = "ready"
+    WAITING = "waiting"
+    UNAVAILABLE = "unavailable"
+    CLOSED = "closed"
+
+
+class ConnectionEvents(Protocol):
+    """What a connection tells its session. Synchronous."""
+
+    def backend_changed(self, name: str) -> None:
+        """The state, the catalog or the backend session of this connection is another one now."""
+        ...
+
+    def backend_notice(self, name: str, notice: Notice) -> None:
+        """The backend sent a notification that belongs to no request."""
+        ...
+
+
+@frozen
+class ConnectionStatistics:
+    """A snapshot of a backend connection. `next_try` is in seconds from now, None when there is none planned."""
+
+    backend: str
+    state: str
+    tools: int
+    running_calls: int
+    handled_calls: int
+    connects: int
+    reason: str | None
+    next_try: float | None
+
+
+class BackendConnection:
+    """Keeps one backend connected for one session, and sends its requests there.
+
+    The session runs it as a service. While it connects, comes back, or has given up for the moment, its catalog stays
+    what it was: a tool that was listed does not vanish because its backend restarts, its calls say what is wrong.
+    """
+
+    def __init__(
+        self,
+        spec: BackendSpec,
+        *,
+        events: ConnectionEvents,
+        open_transport: OpenTransport,
+        gate: ConnectGate,
+        sessions: SessionSettings,
+        restart: RestartSettings,
+    ) -> None:
+        self.spec = spec
+        self.state = ConnectionState.CONNECTING
+        self.catalog: Catalog = EMPTY_CATALOG
+        self.server: JsonObject = {}
+        self.reason: str | None = None
+        self._events = events
+        self._open_transport = open_transport
+        self._gate = gate
+        self._sessions = sessions
+        self._restart = restart
+        self._intensity = Intensity(restart.intensity, restart.period)
+        self._backoff = Backoff(restart.initial_delay, restart.max_delay)
+        self._link: BackendLink | None = None
+        self._changed = trio.Event()
+        self._next_try: float | None = None
+        self._settled = False
+        self._connects = 0
+        self._handled = 0
+
+    # --- the task ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Connect, and connect again whenever the connection is lost, until cancelled."""
+        spec = ChildSpec(
+            name=self.spec.name,
+            run=self._live_once,
+            restart=Restart.TRANSIENT,
+            intensity=self._intensity,
+            backoff=self._backoff,
+            cool_down=self._restart.unavailable_retry,
+            on_exit=self._exited,
+        )
+        try:
+            await supervise(spec)
+        finally:
+            self._enter(ConnectionState.CLOSED)
+
+    async def _live_once(self, *, task_status: trio.TaskStatus[object]) -> None:
+        link = BackendLink(
+            self.spec,
+            events=self,
+            open_transport=self._open_transport,
+            gate=self._gate,
+            goodbye_timeout=self._sessions.goodbye_timeout,
+            max_calls=self._sessions.max_calls,
+        )
+        self._enter(ConnectionState.CONNECTING)
+        became_ready = False
+
+        class Ready:
+            def started(_, value: object = None) -> None:  # noqa: N805  # `self` is the connection
+                nonlocal became_ready
+                became_ready = True
+                self._ready(link)
+
+        try:
+            await link.run(task_status=Ready())
+        finally:
+            self._handled += link.ref.statistics().handled
+            self._link = None
+            if not became_ready:
+                # A backend that is not there yet is asked again and again (S5); only losing it counts as a crash (S7).
+                self._intensity.reset()
+
+    def _ready(self, link: BackendLink) -> None:
+        self._link = link
+        self._connects += 1
+        self.server = link.server
+        self._backoff.reset()
+        self.reason = self._next_try = None
+        logger.info("backend %s is connected", self.spec.name)
+        self._enter(ConnectionState.READY)
+
+    def _exited(self, exit_reason: ExitReason, decision: Decision) -> None:
+        error = exit_reason.error
+        reason = error.reason if isinstance(error, BackendError) else str(error or "ended")
+        if not isinstance(error, VmcpError) and error is not None:
+            logger.error("backend %s: its connection crashed", self.spec.name, exc_info=error)
+        if reason != self.reason:
+            logger.warning("backend %s: %s; next try in %.1f s", self.spec.name, reason, decision.delay or 0)
+        self.reason = reason
+        self._next_try = trio.current_time() + (decision.delay or 0.0)
+        self._settled = True
+        self._enter(ConnectionState.UNAVAILABLE if decision.given_up else ConnectionState.WAITING)
+
+    def _enter(self, state: ConnectionState) -> None:
+        self.state = state
+        if state is ConnectionState.READY:
+            self._settled = True
+        self._changed.set()
+        self._changed = trio.Event()
+        self._events.backend_changed(self.spec.name)
+
+    # --- from the link ----------------------------------------------------------------------------------------------
+
+    def catalog_changed(self, catalog: Catalog) -> None:
+        """The link has listed the backend."""
+        self.catalog = catalog
+        if self.state is ConnectionState.READY:
+            self._events.backend_changed(self.spec.name)
+
+    def notice(self, notice: Notice) -> None:
+        """The backend sent a notification of its own."""
+        self._events.backend_notice(self.spec.name, notice)
+
+    # --- for the session --------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be sent now."""
+        return self._link is not None and self.state is ConnectionState.READY
+
+    @property
+    def ever_ready(self) -> bool:
+        """Whether it has been connected at least once, so that its catalog is known."""
+        return self._connects > 0
+
+    @property
+    def connects(self) -> int:
+        """How often it has been connected."""
+        return self._connects
+
+    @property
+    def capabilities(self) -> JsonObject:
+        """What the backend declared when it was last connected."""
+        capabilities = self.server.get("capabilities")
+        return capabilities if isinstance(capabilities, dict) else {}
+
+    @property
+    def backend_session(self) -> Secret[str] | None:
+        """The backend's own session id, if there is one now."""
+        return self._link.backend_session if self._link is not None else None
+
+    async def wait_settled(self) -> None:
+        """Wait until the first attempt to connect has succeeded or failed."""
+        while not self._settled:
+            await self._changed.wait()
+
+    async def request(self, request: BackendRequest) -> JsonObject:
+        """Send a request to the backend and wait for its result.
+
+        A request that the backend provably did not run, since it forgot our session or the connection ended before the
+        request was sent, is sent once more over the next connection. Nothing else is ever sent twice (mission S10).
+
+        Raises:
+            BackendReplied: the backend's own JSON-RPC error.
+            BackendUnavailable: not connected, and not soon. Not delivered.
+            BackendError: as `BackendLink.handle`.
+            Busy: too many requests to this backend are under way. Not delivered.
+        """
+        link = await self._ready_link()
+        try:
+            return await link.ref.call(request)
+        except (BackendSessionLost, ActorStopped) as error:
+            if error.delivered is not Delivered.NO:
+                raise BackendLost(self.spec.name, f"connection lost during {request.method}") from error
+            forgotten = isinstance(error, BackendSessionLost)
+        link = await self._ready_link(after=link)
+        try:
+            result = await link.ref.call(request)
+        except (BackendSessionLost, ActorStopped) as error:
+            raise BackendLost(self.spec.name, "connection lost again", delivered=error.delivered) from error
+        return _marked(result) if forgotten else result
+
+    async def _ready_link(self, after: BackendLink | None = None) -> BackendLink:
+        """The connected link, one that comes after `after`; waits for it a little when it is on its way."""
+        patience = trio.current_time() + self._sessions.ready_timeout
+        with trio.move_on_at(patience):
+            while True:
+                if self.ready and self._link is not None and self._link is not after:
+                    return self._link
+                if self._link is None and self._next_try_is_later_than(patience):
+                    break
+                await self._changed.wait()
+        raise BackendUnavailable(self.spec.name, self.unavailable_text())
+
+    def _next_try_is_later_than(self, moment: float) -> bool:
+        waiting = self.state in (ConnectionState.WAITING, ConnectionState.UNAVAILABLE)
+        return self.state is ConnectionState.CLOSED or (waiting and (self._next_try or 0.0) > moment)
+
+    def unavailable_text(self) -> str:
+        """Why requests cannot be sent now, and when the next attempt is."""
+        text = f"unavailable: {self.reason or 'still connecting'}"
+        if self._next_try is not None and self.state is not ConnectionState.CLOSED:
+            text += f", next try in {max(0.0, self._next_try - trio.current_time()):.0f} s"
+        return text
+
+    def statistics(self) -> ConnectionStatistics:
+        """A snapshot."""
+        running = self._link.ref.statistics() if self._link is not None else None
+        waits = self.state in (ConnectionState.WAITING, ConnectionState.UNAVAILABLE)
+        return ConnectionStatistics(
+            backend=self.spec.name,
+            state=self.state.value,
+            tools=len(self.catalog.tools),
+            running_calls=running.mailbox.running if running else 0,
+            handled_calls=self._handled + (running.handled if running else 0),
+            connects=self._connects,
+            reason=self.reason,
+            next_try=max(0.0, self._next_try - trio.current_time()) if waits and self._next_try is not None else None,
+        )
+
+    def __repr__(self) -> str:
+        return f"<BackendConnection {self.spec.name}: {self.state.value}, {self._connects} connects>"
+
+
+def _marked(result: JsonObject) -> JsonObject:
+    meta = result.get("_meta")
+    return {**result, "_meta": {**(meta if isinstance(meta, dict) else {}), REINITIALIZED: True}}
+
+
+__all__ = ["BackendConnection", "BackendRequest", "ConnectionEvents", "ConnectionState", "ConnectionStatistics"]

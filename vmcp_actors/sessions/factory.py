@@ -1,0 +1,96 @@
+"""Makes fully formed sessions: connections in parallel, capabilities discovered over them, one table (mission S3)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import trio
+
+from ..model import BackendSpec, ClientProfile, Decorator, Identity, Secret
+from ..settings import AggregationSettings, RestartSettings, SessionSettings
+from ..store import SessionStore
+from ..transports import OpenTransport, open_transport
+from .backend import BackendConnection, ConnectionEvents
+from .link import ConnectGate
+from .session import Session, SessionActor
+
+StartTask = Callable[[Callable[..., Awaitable[Any]]], Awaitable[Any]]
+"""Starts an async function that accepts `task_status`, as `nursery.start` does."""
+
+
+def new_session_id() -> Secret[str]:
+    """An unguessable id of visible ASCII: 256 random bits (MCP 2025-11-25, transports §Session Management)."""
+    return Secret(secrets.token_urlsafe(32))
+
+
+class SessionFactory:
+    """Makes sessions that share nothing but the bound on how many backends the process connects at once."""
+
+    def __init__(
+        self,
+        *,
+        settings: SessionSettings | None = None,
+        aggregation: AggregationSettings | None = None,
+        restart: RestartSettings | None = None,
+        decorators: Sequence[Decorator] = (),
+        store: SessionStore | None = None,
+        transport: OpenTransport = open_transport,
+    ) -> None:
+        self.settings = settings or SessionSettings()
+        self._aggregation = aggregation or AggregationSettings()
+        self._restart = restart or RestartSettings()
+        self._decorators = tuple(decorators)
+        self._store = store
+        self._transport = transport
+        self._connecting = trio.CapacityLimiter(self.settings.global_backend_init_concurrency)
+
+    async def make_session(
+        self,
+        identity: Identity,
+        backends: Sequence[BackendSpec],
+        *,
+        start: StartTask,
+        client: ClientProfile | None = None,
+        session_id: Secret[str] | None = None,
+    ) -> Session:
+        """Make a session, ready to be used: the connections that discovered its capabilities serve its calls.
+
+        A backend that is slow or down holds this up for at most `ready_timeout`; it joins later by itself.
+
+        Args:
+            start: where the session's task lives: `nursery.start` of a nursery of the caller's.
+
+        Cancelling it ends all that had been started. Raises `UnresolvedConflicts` (strategy `manual`).
+        """
+        settings = self.settings
+        session_id = session_id or new_session_id()
+        gate = ConnectGate(trio.CapacityLimiter(settings.backend_init_concurrency), self._connecting)
+
+        def connect(events: ConnectionEvents) -> list[BackendConnection]:
+            return [
+                BackendConnection(
+                    spec,
+                    events=events,
+                    open_transport=self._transport,
+                    gate=gate,
+                    sessions=settings,
+                    restart=self._restart,
+                )
+                for spec in backends
+            ]
+
+        actor = SessionActor(
+            session_id,
+            connect=connect,
+            aggregation=self._aggregation,
+            settings=settings,
+            decorators=self._decorators,
+            store=self._store,
+        )
+        await start(actor.run)
+        return Session(session_id, identity, client or ClientProfile(), actor)
+
+    def __repr__(self) -> str:
+        return f"<SessionFactory: {self._connecting.borrowed_tokens} backends being connected>"

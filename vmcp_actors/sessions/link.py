@@ -1,0 +1,343 @@
+"""One life of a backend connection: an actor that connects, discovers, serves, and says goodbye.
+
+When it is lost it ends; `BackendConnection` (backend.py) starts the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import trio
+from attrs import define, frozen
+from mcp.shared.dispatcher import CallOptions, DispatchContext
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
+from mcp.shared.transport_context import TransportContext
+from mcp_types import CONNECTION_CLOSED, METHOD_NOT_FOUND
+
+from .. import __version__
+from ..actors import Actor, Call, ServiceNursery, open_service_nursery
+from ..errors import (
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendReplied,
+    BackendSessionLost,
+    BackendTimeout,
+    BackendUnavailable,
+    Delivered,
+)
+from ..model import (
+    EMPTY_CATALOG,
+    BackendSpec,
+    Catalog,
+    JsonObject,
+    Notice,
+    NoticeSink,
+    Secret,
+    discard_notice,
+)
+from ..transports import OpenTransport, Transport
+from ..transports.base import transport_errors
+from ..wire.revisions import LATEST_STATEFUL, STATEFUL_REVISIONS
+from .discovery import CHANGED, discover, relist
+
+logger = logging.getLogger(__name__)
+
+COALESCE = 0.05
+"""Seconds to wait after a `list_changed` for more of them, before listing again."""
+SESSION_LOSS_GRACE = 1.0
+"""Seconds that other calls get to hear for themselves that the backend forgot the session."""
+MAX_EXTENSION = 10
+"""Progress extends a call's time, up to this many times the configured one."""
+CANCEL_TIMEOUT = 5.0
+
+
+@frozen
+class BackendRequest:
+    """A request in the backend's own terms, and where what belongs to it goes."""
+
+    method: str
+    params: JsonObject
+    on_notice: NoticeSink = discard_notice
+
+
+class LinkEvents(Protocol):
+    """What a link tells upwards. Synchronous: called between two awaits of the link."""
+
+    def catalog_changed(self, catalog: Catalog) -> None:
+        """The backend offers this from now on."""
+        ...
+
+    def notice(self, notice: Notice) -> None:
+        """The backend sent a notification that belongs to no request."""
+        ...
+
+
+@define
+class _Pending:
+    """A request under way: whom its progress is for, and its time."""
+
+    on_notice: NoticeSink
+    client_token: str | int | None
+    scope: trio.CancelScope
+    latest: float
+
+
+class ConnectGate:
+    """Bounds how many backends are being connected: in one session, and in the whole process (mission S4)."""
+
+    def __init__(self, session: trio.CapacityLimiter, process: trio.CapacityLimiter) -> None:
+        self._limiters = (session, process)
+
+    async def enter(self) -> None:
+        """Wait for a place. Cancelling it takes none."""
+        first, second = self._limiters
+        await first.acquire()
+        try:
+            await second.acquire()
+        except BaseException:
+            first.release()
+            raise
+
+    def leave(self) -> None:
+        """Give the place back; from the task that entered."""
+        for limiter in reversed(self._limiters):
+            limiter.release()
+
+
+class BackendLink(Actor[BackendRequest, JsonObject]):
+    """Connects, lists what the backend offers, and then sends requests, each in a task of its own.
+
+    Ends with `BackendLost` or `BackendSessionLost` when the connection is over, with `BackendUnavailable` when it
+    could not be made.
+    """
+
+    def __init__(
+        self,
+        spec: BackendSpec,
+        *,
+        events: LinkEvents,
+        open_transport: OpenTransport,
+        gate: ConnectGate,
+        goodbye_timeout: float,
+        max_calls: int,
+    ) -> None:
+        super().__init__(f"backend {spec.name}", capacity=max_calls, max_calls=max_calls)
+        self.spec = spec
+        self.server: JsonObject = {}
+        self._events = events
+        self._open_transport = open_transport
+        self._gate = gate
+        self._goodbye_timeout = goodbye_timeout
+        self._catalog = EMPTY_CATALOG
+        self._dirty: set[str] = set()
+        self._has_dirty = trio.Event()
+        self._pending: dict[str | int, _Pending] = {}
+        self._next_id = 0
+        self._transport: Transport | None = None
+        self._services: ServiceNursery | None = None
+        self._session_lost: BackendSessionLost | None = None
+
+    @property
+    def capabilities(self) -> JsonObject:
+        """What the backend declared in `initialize`."""
+        capabilities = self.server.get("capabilities")
+        return capabilities if isinstance(capabilities, dict) else {}
+
+    @property
+    def backend_session(self) -> Secret[str] | None:
+        """The backend's own session id, if it gave one."""
+        return self._transport.backend_session if self._transport is not None else None
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Connect, yield while calls are served, then say goodbye: in the one task that owns the transport."""
+        await self._gate.enter()
+        connecting = trio.CancelScope(deadline=trio.current_time() + self.spec.connect_timeout)
+        at_gate = True
+        try:
+            # The scope stays open all the time: scopes must close in reverse order, and the transport opens nurseries.
+            with connecting, transport_errors(self.spec.name, "connection"):
+                async with self._open_transport(self.spec) as transport, open_service_nursery() as services:
+                    self._transport, self._services = transport, services
+                    try:
+                        await services.start(self._pump, transport)
+                        await self._handshake(transport)
+                        self._catalog = await discover(self.spec.name, transport, self.capabilities)
+                        connecting.deadline = math.inf
+                        self._gate.leave()
+                        at_gate = False
+                        services.start_soon(self._keep_catalog, transport)
+                        self._events.catalog_changed(self._catalog)
+                        yield
+                    finally:
+                        with trio.move_on_after(self._goodbye_timeout, shield=True):
+                            await transport.goodbye()
+            if connecting.cancelled_caught:
+                self.fail(BackendUnavailable(self.spec.name, f"was not ready within {self.spec.connect_timeout:g} s"))
+                await trio.lowlevel.checkpoint()
+            if self._session_lost is not None:
+                raise self._session_lost
+        finally:
+            if at_gate:
+                self._gate.leave()
+
+    async def _pump(self, transport: Transport, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve what the backend sends, until the connection is over; then end the link."""
+        try:
+            with transport_errors(self.spec.name, "connection lost", delivered=Delivered.UNKNOWN):
+                await transport.run(
+                    self._on_request, self._on_notify, self._on_notify_intercept, task_status=task_status
+                )
+            self.fail(BackendLost(self.spec.name, "the connection ended"))
+        except BackendSessionLost as error:
+            # Others may be about to hear the same 404: cancelling them now would leave open whether they were run.
+            self._session_lost = error
+            self.ref.request_stop(drain=SESSION_LOSS_GRACE, reason=f"ended: {error.reason}")
+        except BackendError as error:
+            self.fail(error)
+
+    async def _handshake(self, transport: Transport) -> None:
+        params = {
+            "protocolVersion": LATEST_STATEFUL,
+            "capabilities": {},
+            "clientInfo": {"name": "vmcp-actors", "version": __version__},
+        }
+        try:
+            self.server = await transport.send_raw_request("initialize", params, {"cancel_on_abandon": False})
+        except MCPError as error:
+            if _is_closed(error):
+                raise BackendUnavailable(self.spec.name, "ended before it was initialized") from error
+            raise BackendUnavailable(self.spec.name, f"refused to initialize: {error.message}") from error
+        version = self.server.get("protocolVersion")
+        if version not in STATEFUL_REVISIONS:
+            raise BackendProtocolError(self.spec.name, f"speaks protocol version {version!r}, which is not supported")
+        await transport.notify("notifications/initialized", None)
+
+    async def _keep_catalog(self, transport: Transport) -> None:
+        """List again what the backend says has changed: only that, and once for many notices."""
+        while True:
+            await self._has_dirty.wait()
+            await trio.sleep(COALESCE)
+            kinds, self._dirty, self._has_dirty = self._dirty, set(), trio.Event()
+            try:
+                for kind in sorted(kinds):
+                    self._catalog = await relist(self.spec.name, transport, self._catalog, kind)
+            except BackendError as error:
+                logger.warning("%s; keeping its old lists", error)
+            else:
+                self._events.catalog_changed(self._catalog)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    async def handle(self, request: BackendRequest, call: Call[BackendRequest, JsonObject]) -> JsonObject:
+        """Send a request and wait for its result, at most `call_timeout` seconds since the start or the last progress.
+
+        Raises `BackendReplied` for the backend's own error, `BackendTimeout`, or another `BackendError`.
+        """
+        self._next_id += 1
+        request_id = self._next_id
+        params, token = _with_own_progress_token(request.params, request_id)
+        now = trio.current_time()
+        timeout = self.spec.call_timeout
+        with trio.CancelScope(deadline=now + timeout) as scope:
+            self._pending[request_id] = _Pending(request.on_notice, token, scope, now + MAX_EXTENSION * timeout)
+            try:
+                return await self._send(request.method, params, request_id)
+            except trio.Cancelled:
+                self._tell_cancelled(request_id, "timed out" if not call.cancelled else "the client cancelled it")
+                raise
+            finally:
+                del self._pending[request_id]
+        raise BackendTimeout(self.spec.name, f"no answer to {request.method} within {timeout:g} s")
+
+    async def _send(self, method: str, params: JsonObject, request_id: int) -> JsonObject:
+        assert self._transport is not None
+        options: CallOptions = {"request_id": request_id, "cancel_on_abandon": False}
+        try:
+            return await self._transport.send_raw_request(method, params, options)
+        except MCPError as error:
+            if _is_closed(error):
+                raise BackendLost(self.spec.name, f"connection lost during {method}") from error
+            raise BackendReplied(self.spec.name, error.code, error.message, error.data) from error
+
+    def _tell_cancelled(self, request_id: int, reason: str) -> None:
+        assert self._services is not None
+        self._services.start_soon(self._notify_cancelled, {"requestId": request_id, "reason": reason})
+
+    async def _notify_cancelled(self, params: JsonObject) -> None:
+        assert self._transport is not None
+        with trio.move_on_after(CANCEL_TIMEOUT):
+            try:
+                await self._transport.notify("notifications/cancelled", params)
+            except BackendError as error:
+                logger.debug("cancellation not delivered: %s", error)
+
+    # --- what the backend sends -------------------------------------------------------------------------------------
+
+    def _on_notify_intercept(self, method: str, params: Mapping[str, Any] | None) -> bool:
+        """Called in the order of arrival. A transport that relates notifications gets its turn in `_on_notify`."""
+        if self._transport is not None and self._transport.relates_notifications:
+            return False
+        self._notification(method, dict(params or {}), None)
+        return True
+
+    async def _on_notify(
+        self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
+    ) -> None:
+        metadata = context.message_metadata
+        related = metadata.related_request_id if isinstance(metadata, ServerMessageMetadata) else None
+        self._notification(method, dict(params or {}), related)
+
+    def _notification(self, method: str, params: JsonObject, related: str | int | None) -> None:
+        if method in CHANGED:
+            self._dirty.update(CHANGED[method])
+            self._has_dirty.set()
+        elif method == "notifications/progress":
+            self._progress(params)
+        elif method != "notifications/cancelled":
+            self._sink_for(method, related)(Notice(method, params or None))
+
+    def _sink_for(self, method: str, related: str | int | None) -> NoticeSink:
+        """The request that a notification belongs to; a pipe does not say, but a single one under way is it."""
+        pending = self._pending.get(related) if related is not None else None
+        if pending is None and method == "notifications/message" and len(self._pending) == 1:
+            pending = next(iter(self._pending.values()))
+        return pending.on_notice if pending is not None else self._events.notice
+
+    def _progress(self, params: JsonObject) -> None:
+        pending = self._pending.get(params.get("progressToken", ""))
+        if pending is None:
+            return
+        pending.scope.deadline = min(trio.current_time() + self.spec.call_timeout, pending.latest)
+        if pending.client_token is not None:
+            pending.on_notice(Notice("notifications/progress", {**params, "progressToken": pending.client_token}))
+
+    async def _on_request(
+        self, _: DispatchContext[TransportContext], method: str, __: Mapping[str, Any] | None
+    ) -> JsonObject:
+        await trio.lowlevel.checkpoint()
+        if method == "ping":
+            return {}
+        raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method} (the client did not declare this capability)")
+
+
+def _is_closed(error: MCPError) -> bool:
+    """Whether the SDK's dispatcher says that its stream ended, rather than the backend something of its own."""
+    return error.code == CONNECTION_CLOSED and error.message == "Connection closed"
+
+
+def _with_own_progress_token(params: JsonObject, request_id: int) -> tuple[JsonObject, str | int | None]:
+    """Replace the client's progress token, which is unique only to that client, by the request's id."""
+    meta = params.get("_meta")
+    token = meta.get("progressToken") if isinstance(meta, dict) else None
+    if not isinstance(token, str | int) or not isinstance(meta, dict):
+        return params, None
+    return {**params, "_meta": {**meta, "progressToken": request_id}}, token

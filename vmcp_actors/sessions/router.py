@@ -1,0 +1,171 @@
+"""The innermost handler of a session: takes a request to the backend that it is for, by the session's routing table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import trio
+
+from ..errors import (
+    BackendError,
+    InvalidParams,
+    MethodNotFound,
+    NoBackends,
+    RoutingError,
+    UnknownTool,
+)
+from ..model import JsonObject, McpRequest, NoticeSink
+from ..routing import RoutingTable
+from .backend import BackendConnection, BackendRequest
+
+logger = logging.getLogger(__name__)
+
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
+
+class Routes(Protocol):
+    """What the router reads of its session."""
+
+    @property
+    def table(self) -> RoutingTable:
+        """The table as of now; it is replaced as a whole, never changed."""
+        ...
+
+    @property
+    def connections(self) -> Mapping[str, BackendConnection]:
+        """The session's connections by backend name."""
+        ...
+
+    log_level: str | None
+
+
+class Router:
+    """Answers lists from the table, and sends everything else to a backend under the backend's own names."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+        self._methods: Mapping[str, Callable[[McpRequest], Awaitable[JsonObject]]] = {
+            "tools/list": self._list_tools,
+            "resources/list": self._list_resources,
+            "resources/templates/list": self._list_templates,
+            "prompts/list": self._list_prompts,
+            "tools/call": self._call_tool,
+            "resources/read": self._on_resource,
+            "resources/subscribe": self._on_resource,
+            "resources/unsubscribe": self._on_resource,
+            "prompts/get": self._get_prompt,
+            "completion/complete": self._complete,
+            "logging/setLevel": self._set_level,
+            "ping": self._ping,
+        }
+
+    async def handle(self, request: McpRequest) -> JsonObject:
+        """Answer one request. Raises `VmcpError`."""
+        method = self._methods.get(request.method)
+        if method is None:
+            raise MethodNotFound(f"Method not found: {request.method}")
+        return await method(request)
+
+    # --- lists: complete, so there is no cursor that a client could have from us --------------------------------------
+
+    async def _list_tools(self, request: McpRequest) -> JsonObject:
+        return await _whole_list(request, "tools", self._routes.table.tool_definitions)
+
+    async def _list_resources(self, request: McpRequest) -> JsonObject:
+        return await _whole_list(request, "resources", self._routes.table.resource_definitions)
+
+    async def _list_templates(self, request: McpRequest) -> JsonObject:
+        return await _whole_list(request, "resourceTemplates", self._routes.table.resource_template_definitions)
+
+    async def _list_prompts(self, request: McpRequest) -> JsonObject:
+        return await _whole_list(request, "prompts", self._routes.table.prompt_definitions)
+
+    # --- requests for one backend -------------------------------------------------------------------------------------
+
+    async def _call_tool(self, request: McpRequest) -> JsonObject:
+        name = _string(request.params, "name")
+        arguments = request.params.get("arguments")
+        if arguments is not None and not isinstance(arguments, dict):
+            raise InvalidParams("tools/call: arguments must be an object")
+        route = self._route(lambda table: table.tool(name))
+        return await self._send(route.backend, request, {**request.params, "name": route.original})
+
+    async def _get_prompt(self, request: McpRequest) -> JsonObject:
+        name = _string(request.params, "name")
+        route = self._route(lambda table: table.prompt(name))
+        return await self._send(route.backend, request, {**request.params, "name": route.original})
+
+    async def _on_resource(self, request: McpRequest) -> JsonObject:
+        uri = _string(request.params, "uri")
+        route = self._route(lambda table: table.resource(uri))
+        return await self._send(route.backend, request, {**request.params, "uri": route.original})
+
+    async def _complete(self, request: McpRequest) -> JsonObject:
+        reference = request.params.get("ref")
+        if not isinstance(reference, dict):
+            raise InvalidParams("completion/complete: ref must be an object")
+        route, own_reference = self._route(lambda table: table.completion(reference))
+        return await self._send(route.backend, request, {**request.params, "ref": own_reference})
+
+    async def _send(self, backend: str, request: McpRequest, params: JsonObject) -> JsonObject:
+        connection = self._routes.connections[backend]
+        return await connection.request(BackendRequest(request.method, params, request.context.on_notice))
+
+    def _route(self, find: Callable[[RoutingTable], Any]) -> Any:
+        """Look something up; when it is not there, say which backends are missing that may have had it."""
+        connections = self._routes.connections
+        try:
+            return find(self._routes.table)
+        except RoutingError as error:
+            missing = {
+                name: connection.unavailable_text()
+                for name, connection in connections.items()
+                if not connection.ever_ready
+            }
+            if connections and len(missing) == len(connections) and isinstance(error, UnknownTool):
+                raise NoBackends(missing) from error
+            if missing:
+                waiting = "; ".join(f"backend {name}: {text}" for name, text in sorted(missing.items()))
+                raise type(error)(f"{error.message} (not connected yet: {waiting})") from error
+            raise
+
+    # --- requests for all backends ------------------------------------------------------------------------------------
+
+    async def _set_level(self, request: McpRequest) -> JsonObject:
+        level = request.params.get("level")
+        if level not in LOG_LEVELS:
+            raise InvalidParams(f"logging/setLevel: level must be one of {', '.join(LOG_LEVELS)}")
+        self._routes.log_level = level
+        async with trio.open_nursery() as nursery:
+            for connection in self._routes.connections.values():
+                if connection.ready and "logging" in connection.capabilities:
+                    nursery.start_soon(set_level, connection, level, request.context.on_notice)
+        return {}
+
+    async def _ping(self, _: McpRequest) -> JsonObject:
+        await trio.lowlevel.checkpoint()
+        return {}
+
+
+async def set_level(connection: BackendConnection, level: str, on_notice: NoticeSink) -> None:
+    """Tell one backend the client's log level. A backend that refuses keeps its own: the client is filtered anyway."""
+    try:
+        await connection.request(BackendRequest("logging/setLevel", {"level": level}, on_notice))
+    except BackendError as error:
+        logger.info("log level not set: %s", error)
+
+
+async def _whole_list(request: McpRequest, member: str, definitions: tuple[JsonObject, ...]) -> JsonObject:
+    await trio.lowlevel.checkpoint()
+    if request.params.get("cursor") is not None:
+        raise InvalidParams(f"{request.method}: unknown cursor; the list has one page")
+    return {member: definitions}
+
+
+def _string(params: JsonObject, key: str) -> str:
+    value = params.get(key)
+    if not isinstance(value, str):
+        raise InvalidParams(f"{key} must be a string")
+    return value

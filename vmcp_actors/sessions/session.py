@@ -1,0 +1,423 @@
+"""A client's session: the domain object that callers hold, and the actor behind it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+from attrs import frozen
+
+from ..actors import Actor, ActorRef, Call, OnCallerExit, open_service_nursery
+from ..errors import ActorStopped, SessionClosed, UnresolvedConflicts
+from ..model import (
+    ClientProfile,
+    Decorator,
+    Handler,
+    Identity,
+    JsonObject,
+    McpRequest,
+    Notice,
+    NoticeSink,
+    RequestContext,
+    Secret,
+    discard_notice,
+    short_hash,
+)
+from ..routing import RoutingTable, build_table
+from ..settings import AggregationSettings, SessionSettings
+from ..store import SessionStore
+from .backend import BackendConnection, ConnectionEvents, ConnectionState, ConnectionStatistics
+from .router import LOG_LEVELS, Router, set_level
+
+logger = logging.getLogger(__name__)
+
+LIST_CHANGED = (
+    ("notifications/tools/list_changed", lambda table: table.tool_definitions),
+    ("notifications/prompts/list_changed", lambda table: table.prompt_definitions),
+    (
+        "notifications/resources/list_changed",
+        lambda table: (table.resource_definitions, table.resource_template_definitions),
+    ),
+)
+
+
+@frozen
+class SessionStatistics:
+    """A snapshot of a session. Times are in seconds; `idle` is None while a call runs or a stream is open."""
+
+    name: str
+    tools: int
+    running_calls: int
+    handled_calls: int
+    open_streams: int
+    age: float
+    since_use: float
+    idle: float | None
+    closing: bool
+    backends: tuple[ConnectionStatistics, ...]
+
+
+class SessionActor(Actor[McpRequest, JsonObject]):
+    """Owns the connections of one session, and keeps its routing table. `Session` is what others see of it."""
+
+    log_level: str | None = None
+
+    def __init__(
+        self,
+        session_id: Secret[str],
+        *,
+        connect: Callable[[ConnectionEvents], Sequence[BackendConnection]],
+        aggregation: AggregationSettings,
+        settings: SessionSettings,
+        decorators: Sequence[Decorator],
+        store: SessionStore | None,
+    ) -> None:
+        name = f"session {short_hash(session_id.reveal())}"
+        super().__init__(name, capacity=settings.max_calls, max_calls=settings.max_calls)
+        self.connections: dict[str, BackendConnection] = {c.spec.name: c for c in connect(self)}
+        self.table: RoutingTable = build_table({}, aggregation)
+        self.on_client_notice: NoticeSink = discard_notice
+        self.on_closing: Callable[[], None] = _do_nothing
+        self.handler: Handler = Router(self)
+        for decorate in decorators:
+            self.handler = decorate(self.handler)
+        self._session_id = session_id
+        self._aggregation = aggregation
+        self._settings = settings
+        self._store = store
+        self._news: set[str] = set()
+        self._has_news = trio.Event()
+        self._started = False
+        self.last_activity = trio.current_time()
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Connect the backends, in parallel, for at most `ready_timeout`; those that are late go on by themselves."""
+        async with open_service_nursery() as services:
+            for connection in self.connections.values():
+                services.start_soon(connection.run, name=f"{self.name} · {connection.spec.name}")
+            with trio.move_on_after(self._settings.ready_timeout):
+                for connection in self.connections.values():
+                    await connection.wait_settled()
+            try:
+                self.table = self._build_table()
+            except UnresolvedConflicts as error:
+                self.fail(error)
+                await trio.lowlevel.checkpoint()
+            connected_at_start = {name: c.connects for name, c in self.connections.items() if c.ready}
+            services.start_soon(self._follow_backends, connected_at_start)
+            self._started = True
+            self.last_activity = trio.current_time()
+            try:
+                yield
+            finally:
+                self.on_closing()
+
+    async def handle(self, request: McpRequest, call: Call[McpRequest, JsonObject]) -> JsonObject:
+        """Answer one request through the decorators and the router."""
+        try:
+            return await self.handler.handle(request)
+        finally:
+            self.last_activity = trio.current_time()
+
+    # --- from the connections ---------------------------------------------------------------------------------------
+
+    def backend_changed(self, name: str) -> None:
+        """Rebuild the table, replace it at once, and tell the client of what it can see changed."""
+        self._news.add(name)
+        self._has_news.set()
+        connection = self.connections[name]
+        if not self._started or connection.state is not ConnectionState.READY:
+            return
+        try:
+            new = self._build_table()
+        except UnresolvedConflicts as error:
+            logger.error("%s: backend %s does not join: %s", self.name, name, error)
+            return
+        old, self.table = self.table, new
+        for method, visible in LIST_CHANGED:
+            if visible(old) != visible(new):
+                self.on_client_notice(Notice(method))
+
+    def backend_notice(self, name: str, notice: Notice) -> None:
+        """Hand on a notification that belongs to no request."""
+        if notice.method == "notifications/message" and self._below_log_level(notice):
+            return
+        params = notice.params
+        if notice.method == "notifications/resources/updated" and params is not None:
+            uri = params.get("uri")
+            if isinstance(uri, str):
+                notice = Notice(notice.method, {**params, "uri": self.table.advertised_uri(name, uri)})
+        self.on_client_notice(notice)
+
+    def _below_log_level(self, notice: Notice) -> bool:
+        level = (notice.params or {}).get("level")
+        if self.log_level is None or level not in LOG_LEVELS:
+            return False
+        return LOG_LEVELS.index(level) < LOG_LEVELS.index(self.log_level)
+
+    def _build_table(self) -> RoutingTable:
+        catalogs = {name: c.catalog for name, c in self.connections.items() if c.ever_ready}
+        return build_table(catalogs, self._aggregation)
+
+    async def _follow_backends(self, connected_at_start: Mapping[str, int]) -> None:
+        """Do what a backend's new connection asks for besides the table: save its session id, set the log level."""
+        saved: dict[str, int] = {}
+        while True:
+            await self._has_news.wait()
+            names, self._news, self._has_news = self._news, set(), trio.Event()
+            for name in sorted(names):
+                connection = self.connections[name]
+                if not connection.ready or saved.get(name) == connection.connects:
+                    continue
+                saved[name] = connection.connects
+                if self._store is not None:
+                    await self._store.update_backend(self._session_id, name, connection.backend_session)
+                joined_later = connection.connects != connected_at_start.get(name)
+                if joined_later and self.log_level is not None and "logging" in connection.capabilities:
+                    await set_level(connection, self.log_level, discard_notice)
+
+
+def _do_nothing() -> None:
+    pass
+
+
+class Session:
+    """A client's session with us, whatever server it came through, or none (mission S2).
+
+    Its methods may be called from any task, in parallel. Each result is what the backend sent, as a dict. A session is
+    made by `SessionFactory.make_session`, fully formed, and ends by `close`; its actor owns everything in it.
+    """
+
+    def __init__(self, session_id: Secret[str], identity: Identity, client: ClientProfile, actor: SessionActor) -> None:
+        self.id = session_id
+        self.identity = identity
+        self.client = client
+        self._actor = actor
+        self._created = trio.current_time()
+        self._open_streams = 0
+        self._close_reason: str | None = None
+
+    # --- what it offers ---------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """A short name for logs; it does not give the id away."""
+        return self._actor.name
+
+    @property
+    def tools(self) -> tuple[JsonObject, ...]:
+        """The tools of all backends, under the names that clients use."""
+        return self._actor.table.tool_definitions
+
+    @property
+    def resources(self) -> tuple[JsonObject, ...]:
+        """The resources of all backends."""
+        return self._actor.table.resource_definitions
+
+    @property
+    def resource_templates(self) -> tuple[JsonObject, ...]:
+        """The resource templates of all backends."""
+        return self._actor.table.resource_template_definitions
+
+    @property
+    def prompts(self) -> tuple[JsonObject, ...]:
+        """The prompts of all backends, under the names that clients use."""
+        return self._actor.table.prompt_definitions
+
+    @property
+    def backend_sessions(self) -> Mapping[str, Secret[str]]:
+        """The backends' own session ids, of those that gave one."""
+        sessions = {name: connection.backend_session for name, connection in self._actor.connections.items()}
+        return {name: session for name, session in sessions.items() if session is not None}
+
+    @property
+    def capabilities(self) -> JsonObject:
+        """What the session can do, for `initialize`: all that its backends declare.
+
+        While a backend is missing, what it might bring is declared too: capabilities cannot be added later.
+        """
+        connections = self._actor.connections.values()
+        incomplete = any(not connection.ever_ready for connection in connections)
+
+        def some(capability: str, detail: str | None = None) -> bool:
+            values = [connection.capabilities.get(capability) for connection in connections]
+            present = [value for value in values if isinstance(value, dict)]
+            return incomplete or any(detail is None or bool(value.get(detail)) for value in present)
+
+        capabilities: JsonObject = {"tools": {"listChanged": True}}
+        if some("resources"):
+            capabilities["resources"] = {"listChanged": True, "subscribe": some("resources", "subscribe")}
+        if some("prompts"):
+            capabilities["prompts"] = {"listChanged": True}
+        for plain in ("logging", "completions"):
+            if some(plain):
+                capabilities[plain] = {}
+        return capabilities
+
+    @property
+    def instructions(self) -> str | None:
+        """What the backends tell clients in `initialize`, each under its name; None when none does."""
+        parts = []
+        for name, connection in self._actor.connections.items():
+            text = connection.server.get("instructions")
+            if isinstance(text, str) and text:
+                parts.append(text if len(self._actor.connections) == 1 else f"## {name}\n{text}")
+        return "\n\n".join(parts) or None
+
+    # --- what it does -----------------------------------------------------------------------------------------------
+
+    async def call_tool(
+        self, name: str, arguments: JsonObject | None = None, *, on_notice: NoticeSink = discard_notice
+    ) -> JsonObject:
+        """Call a tool. Cancelling it cancels the call down to the backend. Raises `VmcpError`."""
+        return await self.request("tools/call", {"name": name, "arguments": arguments or {}}, on_notice=on_notice)
+
+    async def read_resource(self, uri: str) -> JsonObject:
+        """Read a resource. Raises `VmcpError`."""
+        return await self.request("resources/read", {"uri": uri})
+
+    async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> JsonObject:
+        """Get a prompt. Raises `VmcpError`."""
+        return await self.request("prompts/get", {"name": name, "arguments": dict(arguments or {})})
+
+    async def complete(self, ref: JsonObject, argument: JsonObject, context: JsonObject | None = None) -> JsonObject:
+        """Complete an argument of a prompt or of a resource template. Raises `VmcpError`."""
+        params: JsonObject = {"ref": ref, "argument": argument}
+        if context is not None:
+            params["context"] = context
+        return await self.request("completion/complete", params)
+
+    async def request(
+        self, method: str, params: JsonObject | None = None, *, on_notice: NoticeSink = discard_notice
+    ) -> JsonObject:
+        """Any request of MCP, and its result. Cancelling it cancels the request down to the backend.
+
+        Raises:
+            SessionClosed: the session is ending; not delivered.
+            Busy: too many calls of this session are under way; not delivered.
+            VmcpError: what the routing or the backend raised.
+        """
+        call = self.submit(method, params or {}, on_notice=on_notice, on_caller_exit=OnCallerExit.CANCEL)
+        try:
+            return await call.reply.wait()
+        finally:
+            call.caller_left()
+
+    def submit(
+        self,
+        method: str,
+        params: JsonObject,
+        *,
+        on_notice: NoticeSink = discard_notice,
+        on_caller_exit: OnCallerExit = OnCallerExit.DETACH,
+        deadline: float = math.inf,
+    ) -> Call[McpRequest, JsonObject]:
+        """Begin a request and return its call, whose reply will be set in any case. Synchronous; raises as `request`."""
+        self.touch()
+        try:
+            return self._ref.submit(
+                McpRequest(method, params, RequestContext(on_notice)),
+                on_caller_exit=on_caller_exit,
+                deadline=deadline,
+            )
+        except ActorStopped as error:
+            raise SessionClosed from error
+
+    def listen(self, sink: NoticeSink, *, on_closing: Callable[[], None] | None = None) -> None:
+        """Hand notifications that belong to no request to `sink`, and say when the session begins to close.
+
+        From now on, and to one listener only. Both are called from the session's tasks: they must not wait or raise.
+        """
+        self._actor.on_client_notice = sink
+        self._actor.on_closing = on_closing or _do_nothing
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """The session is being used now."""
+        self._actor.last_activity = trio.current_time()
+
+    @contextmanager
+    def stream_open(self) -> Iterator[None]:
+        """While the body runs the client has a stream open: the session is not idle."""
+        self._open_streams += 1
+        try:
+            yield
+        finally:
+            self._open_streams -= 1
+            self.touch()
+
+    def request_close(self, reason: str, *, drain: float) -> None:
+        """Take no new calls, and end when the running ones have, at the latest after `drain` seconds. Does not wait.
+
+        Idempotent: a second close may only shorten.
+        """
+        if self._close_reason is None:
+            self._close_reason = reason
+            logger.info("%s closes: %s", self.name, reason)
+            self._actor.on_closing()
+        self._ref.request_stop(drain=drain, reason="is closing")
+
+    async def close(self, reason: str = "closed", *, drain: float = 10.0) -> None:
+        """`request_close`, then wait until everything of the session has ended: tasks, connections, processes.
+
+        Cancelling the wait does not undo the close.
+        """
+        self.request_close(reason, drain=drain)
+        await self._ref.wait_ended()
+
+    async def wait_closed(self) -> None:
+        """Wait until the session has ended, for whatever reason."""
+        await self._ref.wait_ended()
+
+    @property
+    def closing(self) -> bool:
+        """Whether the session takes no more calls."""
+        return self._close_reason is not None or self._ref.statistics().stopping or self.closed
+
+    @property
+    def close_reason(self) -> str:
+        """Why the session was closed; `crashed` when nobody closed it."""
+        return self._close_reason or "crashed"
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything of the session has ended."""
+        return self._ref.ended
+
+    def statistics(self) -> SessionStatistics:
+        """A snapshot."""
+        now = trio.current_time()
+        actor = self._ref.statistics()
+        since_use = now - self._actor.last_activity
+        busy = actor.mailbox.running + actor.mailbox.queued > 0
+        return SessionStatistics(
+            name=self.name,
+            tools=len(self.tools),
+            running_calls=actor.mailbox.running,
+            handled_calls=actor.handled,
+            open_streams=self._open_streams,
+            age=now - self._created,
+            since_use=0.0 if busy else since_use,
+            idle=None if busy or self._open_streams else since_use,
+            closing=self.closing,
+            backends=tuple(connection.statistics() for connection in self._actor.connections.values()),
+        )
+
+    @property
+    def _ref(self) -> ActorRef[McpRequest, JsonObject]:
+        return self._actor.ref
+
+    def __repr__(self) -> str:
+        ready = sum(connection.ready for connection in self._actor.connections.values())
+        state = "closed" if self.closed else "closing" if self._close_reason else "open"
+        return (
+            f"<Session {self.name}: {state}, {ready}/{len(self._actor.connections)} backends, {len(self.tools)} tools>"
+        )
+
+
+__all__ = ["Session", "SessionActor", "SessionStatistics"]

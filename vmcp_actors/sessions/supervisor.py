@@ -1,0 +1,270 @@
+"""Owns all sessions: admits, starts, finds, reaps and drains them."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+from attrs import field, frozen
+
+from ..actors import Backoff, ChildSpec, Intensity, Restart, Supervisor
+from ..errors import Draining, SessionLimitReached, SessionNotFound
+from ..model import ANONYMOUS, BackendSpec, ClientProfile, Identity, Secret, SessionRecord, short_hash
+from ..settings import SessionSettings
+from ..store import SessionStore
+from .factory import SessionFactory, new_session_id
+from .session import Session, SessionStatistics
+
+logger = logging.getLogger(__name__)
+
+FORGET_TIMEOUT = 5.0
+MAX_REAP_INTERVAL = 5.0
+
+
+@frozen
+class SupervisorStatistics:
+    """A snapshot of all sessions. `ended` counts by reason."""
+
+    sessions: int
+    starting: int
+    started: int
+    refused: int
+    crashes: int
+    draining: bool
+    ended: dict[str, int] = field(factory=dict)
+
+
+class SessionSupervisor:
+    """Bookkeeping and a nursery; no mailbox. Starting happens in the caller's task, so sessions start in parallel.
+
+    Identity is checked in `lookup`, so no path reaches a session unchecked (mission X2).
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        factory: SessionFactory,
+        backends: Sequence[BackendSpec],
+        store: SessionStore,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.backends = tuple(backends)
+        self._factory = factory
+        self._store = store
+        self._wall_clock = wall_clock
+        self._children = Supervisor("sessions", nursery)
+        self._live: dict[str, Session] = {}
+        self._per_client: Counter[str] = Counter()
+        self._starting: set[trio.CancelScope] = set()
+        self._started = self._refused = 0
+        self._ended: Counter[str] = Counter()
+        self._draining = False
+        self._none_left = trio.Event()
+
+    @property
+    def settings(self) -> SessionSettings:
+        """The lifetimes and limits of sessions."""
+        return self._factory.settings
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    async def start_session(self, identity: Identity = ANONYMOUS, client: ClientProfile | None = None) -> Session:
+        """Admit, make and register a session. Cancelling it ends what had been started of it.
+
+        Raises:
+            SessionLimitReached: too many sessions in all, or of this client. Nothing queues.
+            Draining: the gateway is shutting down.
+            UnresolvedConflicts: see `SessionFactory.make_session`.
+        """
+        client = client or ClientProfile()
+        key = _client_key(identity, client)
+        self._admit(key)
+        with trio.CancelScope() as starting:
+            self._starting.add(starting)
+            session_id = new_session_id()
+            try:
+                session = await self._make(session_id, identity, client)
+            except BaseException:
+                self._release(key)
+                with trio.move_on_after(FORGET_TIMEOUT, shield=True):
+                    await self._store.delete(session_id)
+                raise
+            finally:
+                self._starting.discard(starting)
+                self._check_none_left()
+            return session
+        raise Draining
+
+    def _admit(self, key: str) -> None:
+        """Count the session in, or refuse it. Synchronous: two starts cannot both take the last place."""
+        if self._draining:
+            raise Draining
+        if (
+            len(self._live) + len(self._starting) >= self.settings.max_sessions
+            or self._per_client[key] >= self.settings.max_per_client
+        ):
+            self._refused += 1
+            raise SessionLimitReached
+        self._per_client[key] += 1
+
+    def _release(self, key: str) -> None:
+        self._per_client[key] -= 1
+        if not self._per_client[key]:
+            del self._per_client[key]
+
+    async def _make(self, session_id: Secret[str], identity: Identity, client: ClientProfile) -> Session:
+        now = self._wall_clock()
+        await self._store.create(
+            SessionRecord(
+                session_id=session_id,
+                identity_binding=identity.binding,
+                client=client,
+                backends=tuple(spec.name for spec in self.backends),
+                created_at=now,
+                last_used_at=now,
+            )
+        )
+        name = f"session {short_hash(session_id.reveal())}"
+
+        async def start(run: Callable[..., object]) -> object:
+            return await self._children.start(ChildSpec(name, run, restart=Restart.TEMPORARY))  # type: ignore[arg-type]
+
+        session = await self._factory.make_session(
+            identity, self.backends, start=start, client=client, session_id=session_id
+        )
+        self._started += 1
+        self._live[session_id.reveal()] = session
+        self._children.start_soon(ChildSpec(f"{name} · registry", lambda **_: self._forget_when_closed(session)))
+        logger.info("%s started: %r", session.name, session)
+        return session
+
+    async def _forget_when_closed(self, session: Session) -> None:
+        """Take the session out of the registry when it has ended, whatever ended it."""
+        try:
+            await session.wait_closed()
+        finally:
+            del self._live[session.id.reveal()]
+            self._release(_client_key(session.identity, session.client))
+            self._ended[session.close_reason] += 1
+            self._check_none_left()
+            with trio.move_on_after(FORGET_TIMEOUT, shield=True):
+                await self._store.delete(session.id)
+
+    # --- finding ----------------------------------------------------------------------------------------------------
+
+    def lookup(self, session_id: str, identity: Identity = ANONYMOUS) -> Session:
+        """The live session of this id, if it is bound to this identity.
+
+        Raises:
+            SessionNotFound: unknown, ended, ending, or somebody else's; they look the same from outside.
+        """
+        session = self._live.get(session_id)
+        if session is None or session.closing:
+            raise SessionNotFound
+        if not hmac.compare_digest(session.identity.binding.encode(), identity.binding.encode()):
+            raise SessionNotFound
+        return session
+
+    def sessions(self) -> tuple[SessionStatistics, ...]:
+        """A snapshot of every live session."""
+        return tuple(session.statistics() for session in self._live.values())
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    async def reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End sessions that are idle or past their lifetime, until cancelled: one task for all of them (S12).
+
+        Uses are noted in the store here and not at every call, so they are late by at most one round.
+        """
+        task_status.started()
+        interval = min(MAX_REAP_INTERVAL, self.settings.idle_timeout / 4, self.settings.ttl / 4)
+        while True:
+            await trio.sleep(interval)
+            for session in list(self._live.values()):
+                stats = session.statistics()
+                reason = self._expired(stats)
+                if reason is not None:
+                    session.request_close(reason, drain=self.settings.drain_timeout)
+                elif stats.since_use < interval:
+                    await self._store.touch(session.id, self._wall_clock() - stats.since_use)
+
+    def _expired(self, stats: SessionStatistics) -> str | None:
+        if stats.closing:
+            return None
+        if stats.idle is not None and stats.idle >= self.settings.idle_timeout:
+            return "idle"
+        return "lifetime" if stats.since_use >= self.settings.ttl else None
+
+    async def drain(self, *, drain: float | None = None) -> None:
+        """Start no more sessions, close all of them, and wait until the last has ended.
+
+        A second drain may only shorten. Cancelling the wait leaves them closing.
+        """
+        self._draining = True
+        for scope in list(self._starting):
+            scope.cancel("the gateway is shutting down")
+        for session in list(self._live.values()):
+            session.request_close("shutdown", drain=self.settings.drain_timeout if drain is None else drain)
+        self._check_none_left()
+        await self._none_left.wait()
+
+    def _check_none_left(self) -> None:
+        if self._draining and not self._live and not self._starting:
+            self._none_left.set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the supervisor is shutting down."""
+        return self._draining
+
+    def statistics(self) -> SupervisorStatistics:
+        """A snapshot."""
+        return SupervisorStatistics(
+            sessions=len(self._live),
+            starting=len(self._starting),
+            started=self._started,
+            refused=self._refused,
+            crashes=self._children.crashes,
+            draining=self._draining,
+            ended=dict(self._ended),
+        )
+
+    def __repr__(self) -> str:
+        return f"<SessionSupervisor: {len(self._live)} sessions, {len(self._starting)} starting>"
+
+
+def _client_key(identity: Identity, client: ClientProfile) -> str:
+    """Whom a session counts against: the identity, or the address of a client that has none (mission S13)."""
+    return f"address {client.address}" if identity.anonymous else f"identity {identity.binding}"
+
+
+@asynccontextmanager
+async def open_supervisor(
+    *, factory: SessionFactory, backends: Sequence[BackendSpec], store: SessionStore
+) -> AsyncIterator[SessionSupervisor]:
+    """Run a supervisor for the body; at the end, also when cancelled, every session is closed.
+
+    Exceptions: those of the body leave in an exception group, as from any nursery. Besides them only
+    `RestartsExhausted` of the reaper leaves it, and bugs of the supervisor.
+    """
+    async with trio.open_nursery() as infrastructure:
+        async with trio.open_nursery() as nursery:
+            supervisor = SessionSupervisor(nursery, factory=factory, backends=backends, store=store)
+            reaper = ChildSpec("reaper", supervisor.reap, Restart.PERMANENT, Intensity(3, 30.0), Backoff(0.1, 1.0))
+            Supervisor("infrastructure", infrastructure).start_soon(reaper)
+            try:
+                yield supervisor
+            finally:
+                settings = supervisor.settings
+                with trio.CancelScope(shield=True) as scope:
+                    # Whatever does not end in its own time is cancelled: nothing may keep the program from ending.
+                    scope.deadline = trio.current_time() + settings.drain_timeout + 2 * settings.goodbye_timeout
+                    await supervisor.drain()
+                nursery.cancel_scope.cancel("the supervisor has ended")
+        infrastructure.cancel_scope.cancel("the supervisor has ended")

@@ -1,0 +1,230 @@
+"""Doubles for programs that embed the gateway, and for our own tests: backends in memory, without sockets or processes.
+
+backend = MemoryBackend("notes", tools={"echo": lambda arguments: arguments["text"]})
+async with open_gateway(config, transport=backends([backend])) as gateway: ...
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import trio
+from attrs import define, field
+from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest, run_notify_intercept
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
+
+from .errors import BackendError, BackendLost, BackendSessionLost, BackendUnavailable
+from .model import BackendSpec, JsonObject, Secret, StdioCommand
+from .transports import OpenTransport, Transport
+from .wire.revisions import LATEST_STATEFUL
+
+__all__ = ["MemoryBackend", "MemorySession", "backends"]
+
+Tool = Callable[["MemorySession", JsonObject], Awaitable[Any]]
+
+
+@define(eq=False)
+class MemorySession:
+    """What a memory backend keeps for one connection; tools may put their state into `state`."""
+
+    backend: MemoryBackend
+    session_id: str
+    state: dict[str, Any] = field(factory=dict)
+    notify: Callable[[str, JsonObject | None], None] = field(default=lambda _, __: None)
+    lose: Callable[[BackendError], None] = field(default=lambda _: None)
+
+
+@define(eq=False)
+class MemoryBackend:
+    """An MCP backend in memory. Its behaviour is set by attributes, also while it is in use.
+
+    Attributes:
+        tools: async functions of the session and the arguments, by name; the value becomes a text content.
+        down: connecting fails with this text.
+        silent: requests are never answered.
+        connect_delay: seconds that connecting takes.
+        counts: how often each method, `connect` and `goodbye` happened.
+        history: (session id, method, params) of every request and notification, in order.
+        sessions: the live sessions by id.
+    """
+
+    name: str
+    tools: dict[str, Tool] = field(factory=dict)
+    resources: tuple[JsonObject, ...] = ()
+    prompts: tuple[JsonObject, ...] = ()
+    definitions: dict[str, JsonObject] = field(factory=dict)
+    capabilities: JsonObject = field(factory=lambda: {"tools": {"listChanged": True}, "logging": {}})
+    instructions: str | None = None
+    down: str | None = None
+    silent: bool = False
+    connect_delay: float = 0.0
+    counts: Counter[str] = field(factory=Counter)
+    history: list[tuple[str, str, JsonObject]] = field(factory=list)
+    sessions: dict[str, MemorySession] = field(factory=dict)
+    _number: int = 0
+
+    @property
+    def spec(self) -> BackendSpec:
+        """A spec under this name; the transport that `backends` makes does not look at the endpoint."""
+        return BackendSpec(self.name, StdioCommand("memory"))
+
+    def crash(self, reason: str = "crashed") -> None:
+        """Break every connection, as a process that dies."""
+        for session in list(self.sessions.values()):
+            session.lose(BackendLost(self.name, reason))
+        self.sessions.clear()
+
+    def forget_sessions(self) -> None:
+        """Answer every live session's next request as unknown, as a server that was restarted (HTTP 404)."""
+        self.sessions.clear()
+
+    def notify(self, method: str, params: JsonObject | None = None) -> None:
+        """Send a notification to every session."""
+        for session in list(self.sessions.values()):
+            session.notify(method, params)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[_MemoryTransport]:
+        """A connection to this backend. Raises `BackendUnavailable` when it is down."""
+        self.counts["connect"] += 1
+        await trio.sleep(self.connect_delay)
+        if self.down is not None:
+            raise BackendUnavailable(self.name, self.down)
+        self._number += 1
+        session = MemorySession(self, f"{self.name}-{self._number}")
+        self.sessions[session.session_id] = session
+        try:
+            yield _MemoryTransport(session)
+        finally:
+            self.sessions.pop(session.session_id, None)
+
+    async def answer(self, session: MemorySession, method: str, params: JsonObject) -> JsonObject:
+        """The backend's side of one request."""
+        match method:
+            case "initialize":
+                result: JsonObject = {
+                    "protocolVersion": LATEST_STATEFUL,
+                    "capabilities": self.capabilities,
+                    "serverInfo": {"name": self.name, "version": "1"},
+                }
+                return result if self.instructions is None else {**result, "instructions": self.instructions}
+            case "tools/list":
+                return {"tools": [self._definition(name) for name in self.tools]}
+            case "resources/list":
+                return {"resources": list(self.resources)}
+            case "resources/templates/list":
+                return {"resourceTemplates": []}
+            case "prompts/list":
+                return {"prompts": list(self.prompts)}
+            case "resources/read":
+                return {"contents": [{"uri": params["uri"], "text": f"{self.name} has {params['uri']}"}]}
+            case "prompts/get":
+                return {"messages": [], "description": f"{self.name} has {params['name']}"}
+            case "tools/call":
+                return await self._call(session, params)
+            case "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe":
+                return {}
+            case "completion/complete":
+                return {"completion": {"values": [str(params["ref"])]}}
+        raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method}")
+
+    def _definition(self, name: str) -> JsonObject:
+        return {"name": name, "inputSchema": {"type": "object"}, **self.definitions.get(name, {})}
+
+    async def _call(self, session: MemorySession, params: JsonObject) -> JsonObject:
+        tool = self.tools.get(params["name"])
+        if tool is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown tool: {params['name']}")
+        value = await tool(session, {**params.get("arguments", {}), "_meta": params.get("_meta", {})})
+        return value if isinstance(value, dict) else {"content": [{"type": "text", "text": str(value)}]}
+
+
+class _MemoryTransport:
+    """The `Transport` of one connection to a memory backend."""
+
+    relates_notifications = False
+
+    def __init__(self, session: MemorySession) -> None:
+        self._session = session
+        self._backend = session.backend
+        self._over = trio.Event()
+        self._error: BackendError | None = None
+        self._running: set[trio.CancelScope] = set()
+        self._intercept: OnNotifyIntercept | None = None
+        session.lose = self._lose
+        session.notify = self._notify_client
+
+    @property
+    def backend_session(self) -> Secret[str] | None:
+        return Secret(self._session.session_id)
+
+    async def run(
+        self,
+        on_request: OnRequest,
+        on_notify: OnNotify,
+        on_notify_intercept: OnNotifyIntercept | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        self._intercept = on_notify_intercept
+        task_status.started()
+        await self._over.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> JsonObject:
+        self._note(method, params)
+        if self._session.session_id not in self._backend.sessions:
+            lost = BackendSessionLost(self._backend.name, "the backend no longer knows our session")
+            self._lose(lost)
+            raise lost
+        with trio.CancelScope() as scope:
+            self._running.add(scope)
+            try:
+                if self._backend.silent:
+                    await trio.sleep_forever()
+                await trio.lowlevel.checkpoint()
+                return await self._backend.answer(self._session, method, dict(params or {}))
+            finally:
+                self._running.discard(scope)
+        assert self._error is not None
+        raise BackendLost(self._backend.name, self._error.reason)
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
+        self._note(method, params)
+        await trio.lowlevel.checkpoint()
+
+    async def goodbye(self) -> None:
+        self._backend.counts["goodbye"] += 1
+        await trio.lowlevel.checkpoint()
+
+    def _note(self, method: str, params: Mapping[str, Any] | None) -> None:
+        self._backend.counts[method] += 1
+        self._backend.history.append((self._session.session_id, method, dict(params or {})))
+
+    def _lose(self, error: BackendError) -> None:
+        if self._error is None:
+            self._error = error
+            if not isinstance(error, BackendSessionLost):
+                for scope in self._running:
+                    scope.cancel(error.reason)
+            self._over.set()
+
+    def _notify_client(self, method: str, params: JsonObject | None) -> None:
+        run_notify_intercept(self._intercept, method, params)
+
+
+def backends(doubles: Sequence[MemoryBackend]) -> OpenTransport:
+    """A way to open transports that leads to these backends, by name."""
+    by_name = {double.name: double for double in doubles}
+
+    def open_transport(spec: BackendSpec) -> AbstractAsyncContextManager[Transport]:
+        return by_name[spec.name].open()
+
+    return open_transport

@@ -1,0 +1,81 @@
+"""What the rest of the package needs of a transport: the SDK's `Dispatcher`, and a little that a gateway needs besides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Protocol
+
+from mcp.shared.dispatcher import Dispatcher
+from mcp.shared.transport_context import TransportContext
+
+from ..errors import BackendError, BackendLost, BackendUnavailable, Delivered
+from ..model import BackendSpec, Secret
+
+__all__ = ["OpenTransport", "Transport", "single_cause", "transport_errors"]
+
+
+class Transport(Dispatcher[TransportContext], Protocol):
+    """A dispatcher that leads to one backend, for one connection.
+
+    `send_raw_request` raises `MCPError` for a JSON-RPC error of the backend, and `BackendError` for everything that
+    went wrong on the way. `run` returns, or raises `BackendError`, when the connection is over.
+    """
+
+    relates_notifications: bool
+    """Whether the context of a notification says which request it belongs to (`message_metadata`)."""
+
+    @property
+    def backend_session(self) -> Secret[str] | None:
+        """The backend's own session id, once it has given one."""
+        ...
+
+    async def goodbye(self) -> None:
+        """Tell the backend that we leave. Best effort: raises nothing, and the caller bounds its time."""
+        ...
+
+
+class OpenTransport(Protocol):
+    """Opens a transport: the seam at which tests and `vmcp_actors.testing` put a backend in memory."""
+
+    def __call__(self, spec: BackendSpec) -> AbstractAsyncContextManager[Transport]:
+        """Open it in the calling task, which must close it. Raises `BackendError`."""
+        ...
+
+
+def single_cause(error: BaseException) -> BaseException:
+    """The one exception inside nested groups, or the group itself when there are several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+@contextmanager
+def transport_errors(backend: str, doing: str, *, delivered: Delivered = Delivered.NO) -> Iterator[None]:
+    """Translate what a foreign transport raises, once, at its boundary.
+
+    `BackendError` passes. OSError and every other exception, also inside exception groups, becomes `BackendUnavailable`
+    (nothing was delivered) or `BackendLost`.
+    """
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        cause = single_cause(error)
+        if isinstance(cause, BackendError):
+            raise cause from error
+        text = f"{doing}: {describe(cause)}"
+        if delivered is Delivered.NO:
+            raise BackendUnavailable(backend, text) from error
+        raise BackendLost(backend, text, delivered=delivered) from error
+
+
+def describe(error: BaseException) -> str:
+    """A short text for an exception that people will read; no traceback, never empty."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+TransportIterator = AsyncIterator[Transport]

@@ -1,0 +1,389 @@
+"""Streamable HTTP towards a backend of a stateful revision: the SDK's `Dispatcher` over our own HTTP client.
+
+Ours and not the SDK's client, because a gateway needs what that one loses: the HTTP status, the stream on which a
+message came, and most of the CPU. MCP 2025-11-25, basic/transports §Streamable HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest, ProgressFnT
+from mcp.shared.exceptions import MCPError
+from mcp_types import REQUEST_TIMEOUT
+
+from ..errors import (
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendSessionLost,
+    BackendUnauthorized,
+    BackendUnavailable,
+    Delivered,
+    ParseError,
+    RequestError,
+)
+from ..model import BackendSpec, HttpEndpoint, JsonObject, Secret
+from ..wire.messages import (
+    Message,
+    RequestId,
+    decode_message,
+    encode_error,
+    encode_notification,
+    encode_request,
+    encode_result,
+)
+from .http1 import BadResponse, ConnectFailed, ConnectionBroken, HttpError, Response
+from .inbound import InboundContext, InboundMessages
+from .origin import parse_url
+from .pool import HttpPool
+from .streams import AnswerStream, listen
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+FINISH_TIMEOUT = 1.0
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@asynccontextmanager
+async def open_http(spec: BackendSpec) -> AsyncIterator[HttpDispatcher]:
+    """Open the transport for a streamable HTTP backend. Nothing is connected until the first request."""
+    assert isinstance(spec.endpoint, HttpEndpoint)
+    origin, target = parse_url(spec.endpoint.url)
+    async with HttpPool(origin, connect_timeout=spec.connect_timeout) as pool:
+        yield HttpDispatcher(spec, pool, target)
+
+
+class HttpDispatcher:
+    """One connection to one backend: kept HTTP/1.1 connections for its requests, one stream for what comes unasked.
+
+    A request that is cancelled closes the HTTP connection it was on, and tells the backend (`notifications/cancelled`)
+    unless `cancel_on_abandon` is off. Requests of one dispatcher run in parallel, each on a connection of its own.
+    """
+
+    relates_notifications = True
+
+    def __init__(self, spec: BackendSpec, pool: HttpPool, target: str) -> None:
+        assert isinstance(spec.endpoint, HttpEndpoint)
+        self.backend = spec.name
+        self._pool = pool
+        self._target = target
+        self._configured: Headers = [
+            (name.lower().encode(), value.reveal().encode()) for name, value in spec.endpoint.headers.items()
+        ]
+        self._session: Secret[str] | None = None
+        self._version: str | None = None
+        self._next_id = 0
+        self._inbound = InboundMessages(self)
+        self._nursery: trio.Nursery | None = None
+        self._listening = False
+        self._over = trio.Event()
+        self._lost: BackendError | None = None
+        self._build_headers()
+
+    # --- the Dispatcher protocol ------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        on_request: OnRequest,
+        on_notify: OnNotify,
+        on_notify_intercept: OnNotifyIntercept | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve what the backend sends, until the connection is lost or the task is cancelled.
+
+        Raises:
+            BackendSessionLost: the backend answered 404 for our session.
+        """
+        self._inbound.bind(on_request, on_notify, on_notify_intercept)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await self._over.wait()
+                nursery.cancel_scope.cancel("the connection is over")
+        finally:
+            self._nursery = None
+        if self._lost is not None:
+            raise self._lost
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> JsonObject:
+        """Send a request and wait for its result.
+
+        Cancelling it closes its HTTP connection and, where the protocol allows, tells the backend to stop.
+
+        Raises:
+            MCPError: the backend answered with a JSON-RPC error, or `opts["timeout"]` seconds passed.
+            BackendError: what happened on the way; `delivered` says whether the backend may have run it.
+        """
+        opts = opts or {}
+        request_id = opts.get("request_id")
+        if request_id is None:
+            self._next_id += 1
+            request_id = self._next_id
+        body = dict(params) if params else {}
+        on_progress = opts.get("on_progress")
+        if on_progress is not None:
+            body["_meta"] = {**body.get("_meta", {}), "progressToken": request_id}
+        try:
+            with self._inbound.progress(request_id, on_progress):
+                with trio.move_on_after(opts.get("timeout", math.inf)):
+                    return await self._exchange(request_id, method, body, opts)
+        except trio.Cancelled:
+            self._abandon(request_id, method, opts, "the caller left")
+            raise
+        self._abandon(request_id, method, opts, "timed out")
+        raise MCPError(REQUEST_TIMEOUT, f"{method} had no answer within {opts.get('timeout')} s")
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
+        """Send a notification. Raises `BackendError` when the backend does not take it."""
+        await self._post_one_way(encode_notification(method, dict(params) if params else None), opts)
+        if method == "notifications/initialized":
+            self._start_listening()
+
+    # --- what a gateway needs besides -------------------------------------------------------------------------------
+
+    @property
+    def backend_session(self) -> Secret[str] | None:
+        """The backend's `Mcp-Session-Id`, once it has given one."""
+        return self._session
+
+    async def goodbye(self) -> None:
+        """DELETE the backend session. Any answer will do: 405 means that the backend does not support it."""
+        if self._session is None or self._lost is not None:
+            return
+        try:
+            response = await self._pool.request("DELETE", self._target, self._headers, None)
+            await response.read(MAX_ERROR_BYTES)
+        except (HttpError, ValueError) as error:
+            logger.debug("backend %s: goodbye failed: %s", self.backend, error)
+
+    def lose(self, error: BackendError) -> None:
+        """The connection is over: `run` raises `error`. Synchronous; the first error counts."""
+        if self._lost is None:
+            self._lost = error
+            self._over.set()
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    async def _exchange(self, request_id: RequestId, method: str, params: JsonObject, opts: CallOptions) -> JsonObject:
+        response = await self.open("POST", encode_request(request_id, method, params), opts.get("headers"))
+        try:
+            message = await self._answer(response, request_id)
+        except (ConnectionBroken, BadResponse) as error:
+            response.close()
+            raise BackendLost(self.backend, f"connection lost during {method}: {error}") from error
+        except BaseException:
+            response.close()
+            raise
+        self._release(response)
+        if isinstance(message.error, dict):
+            raise _peer_error(message.error)
+        if not isinstance(message.result, dict):
+            raise BackendProtocolError(
+                self.backend, f"the result of {method} is not an object", delivered=Delivered.YES
+            )
+        if method == "initialize":
+            self._adopt(response, message.result)
+        return message.result
+
+    async def _answer(self, response: Response, request_id: RequestId) -> Message:
+        """The message that answers the request, from whatever kind of response the backend chose."""
+        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if response.status == 200 and content_type == "text/event-stream":
+            return await AnswerStream(self, request_id).answer(response)
+        if response.status == 200 and content_type == "application/json":
+            message = self._decode(await response.read(MAX_MESSAGE_BYTES))
+            if message.is_response:
+                return message
+            raise BackendProtocolError(self.backend, "answered a request with something that is no response")
+        if response.status >= 400:
+            return await self._refusal(response)
+        raise BackendProtocolError(self.backend, f"answered HTTP {response.status} with {content_type or 'no content'}")
+
+    async def _refusal(self, response: Response) -> Message:
+        """An HTTP error: a JSON-RPC error in its body is the answer, else the status is."""
+        body = await response.read(MAX_ERROR_BYTES)
+        self.check_status(response.status)
+        try:
+            message = decode_message(body)
+        except RequestError:
+            message = None
+        if message is not None and isinstance(message.error, dict):
+            return message
+        raise BackendProtocolError(self.backend, f"answered HTTP {response.status}", delivered=Delivered.NO)
+
+    def check_status(self, status: int) -> None:
+        """Raise for the statuses that say something about the connection, not about one request."""
+        if status == 404 and self._session is not None:
+            error = BackendSessionLost(self.backend, "the backend no longer knows our session")
+            self.lose(error)
+            raise error
+        if status in (401, 403):
+            raise BackendUnauthorized(self.backend, f"refused our credentials (HTTP {status})")
+
+    async def _post_one_way(self, body: bytes, opts: CallOptions | None = None) -> None:
+        response = await self.open("POST", body, (opts or {}).get("headers"))
+        try:
+            answer = await response.read(MAX_ERROR_BYTES)
+        except (ConnectionBroken, BadResponse) as error:
+            raise BackendLost(self.backend, f"connection lost: {error}") from error
+        finally:
+            response.close()
+        if response.status >= 400:
+            self.check_status(response.status)
+            raise BackendProtocolError(
+                self.backend,
+                f"refused a notification (HTTP {response.status}): {answer[:200]!r}",
+                delivered=Delivered.NO,
+            )
+
+    async def open(self, method: str, body: bytes | None, extra: Mapping[str, str] | None = None) -> Response:
+        """Send one HTTP request and return its response, headers read. The caller releases the response.
+
+        Raises:
+            BackendUnavailable: no connection; not delivered.
+            BackendLost: the connection broke before a response; `delivered` as far as is known.
+            BackendProtocolError: what came back is not HTTP.
+        """
+        headers = self._headers
+        if extra:
+            ours = {name.lower().encode() for name in extra}
+            headers = [pair for pair in headers if pair[0] not in ours]
+            headers += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
+        try:
+            return await self._pool.request(method, self._target, headers, body)
+        except (ConnectFailed, ValueError) as error:
+            raise BackendUnavailable(self.backend, str(error)) from error
+        except ConnectionBroken as error:
+            delivered = Delivered.UNKNOWN if error.request_sent else Delivered.NO
+            raise BackendLost(self.backend, str(error), delivered=delivered) from error
+        except BadResponse as error:
+            raise BackendProtocolError(self.backend, str(error)) from error
+
+    def _release(self, response: Response) -> None:
+        """Give the connection back: at once when the body is complete, else when its last bytes have come."""
+        if response.complete:
+            return
+        if self._nursery is None:
+            response.close()
+        else:
+            self._nursery.start_soon(self._finish, response)
+
+    @staticmethod
+    async def _finish(response: Response) -> None:
+        # A server ends its event stream right after the response; waiting for that must not delay the caller.
+        try:
+            with trio.move_on_after(FINISH_TIMEOUT):
+                while not response.complete and await response.receive_chunk():
+                    pass
+        except (ConnectionBroken, BadResponse):
+            pass
+        finally:
+            if not response.complete:
+                response.close()
+
+    def _abandon(self, request_id: RequestId, method: str, opts: CallOptions, reason: str) -> None:
+        if method != "initialize" and opts.get("cancel_on_abandon", True) and self._nursery is not None:
+            params = {"requestId": request_id, "reason": reason}
+            self._nursery.start_soon(self._notify_quietly, "notifications/cancelled", params)
+
+    async def _notify_quietly(self, method: str, params: JsonObject) -> None:
+        try:
+            await self.notify(method, params)
+        except BackendError as error:
+            logger.debug("backend %s: %s not delivered: %s", self.backend, method, error)
+
+    # --- what comes from the backend --------------------------------------------------------------------------------
+
+    def _decode(self, data: bytes | str) -> Message:
+        try:
+            return decode_message(data)
+        except (ParseError, RequestError) as error:
+            raise BackendProtocolError(self.backend, str(error)) from error
+
+    async def incoming(self, data: str, related: RequestId | None) -> Message | None:
+        """Take one message from an event stream: returns it if it is a response, else it is dealt with here.
+
+        Notifications are handed on in the order of arrival; requests are answered by tasks of their own, so that a
+        ping is answered at once whatever else is going on. What is not JSON-RPC is skipped, with a warning.
+        """
+        try:
+            message = decode_message(data)
+        except RequestError as error:
+            logger.warning("backend %s sent something that is not a message: %s", self.backend, error)
+            return None
+        if message.is_response:
+            return message
+        if message.is_notification:
+            await self._inbound.notification(message, related)
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._serve_request, message, related)
+        return None
+
+    async def _serve_request(self, message: Message, related: RequestId | None) -> None:
+        assert not isinstance(message.id, type(None))
+        request_id: Any = message.id
+        try:
+            result = await self._inbound.request(message, InboundContext(self, request_id, related))
+            body = encode_result(request_id, result)
+        except MCPError as error:
+            body = encode_error(request_id, error.error.model_dump(exclude_none=True))
+        try:
+            await self._post_one_way(body)
+        except BackendError as error:
+            logger.warning("backend %s: could not answer its request: %s", self.backend, error)
+
+    def _start_listening(self) -> None:
+        if not self._listening and self._nursery is not None:
+            self._listening = True
+            self._nursery.start_soon(listen, self)
+
+    # --- headers ----------------------------------------------------------------------------------------------------
+
+    def _adopt(self, response: Response, result: JsonObject) -> None:
+        session = response.headers.get("mcp-session-id")
+        self._session = Secret(session) if session else None
+        version = result.get("protocolVersion")
+        self._version = version if isinstance(version, str) else None
+        self._build_headers()
+
+    def _build_headers(self) -> None:
+        headers: Headers = [
+            (b"accept", b"application/json, text/event-stream"),
+            (b"content-type", b"application/json"),
+        ]
+        if self._session is not None:
+            headers.append((b"mcp-session-id", self._session.reveal().encode("latin-1")))
+        if self._version is not None:
+            headers.append((b"mcp-protocol-version", self._version.encode("latin-1", "replace")))
+        ours = {name for name, _ in headers}
+        self._headers = headers + [pair for pair in self._configured if pair[0] not in ours]
+
+    def __repr__(self) -> str:
+        state = "over" if self._over.is_set() else "open"
+        return f"<HttpDispatcher {self.backend}: {state}, {self._pool!r}>"
+
+
+def _peer_error(error: JsonObject) -> MCPError:
+    """The backend's own error, whatever it left out."""
+    code, message = error.get("code"), error.get("message")
+    return MCPError(
+        code if isinstance(code, int) else -32603,
+        message if isinstance(message, str) else "the backend gave no message",
+        error.get("data"),
+    )
+
+
+__all__ = ["HttpDispatcher", "ProgressFnT", "open_http"]

@@ -1,0 +1,424 @@
+"""HTTP/1.1 over one connection, as a client: streamed bodies, and honest words about delivery. `pool.py` keeps them.
+
+It is on the path of every tool call, so a request is one send, a small answer is one receive, and the parsing is
+llhttp's. There are no background tasks and no locks: what happens to a connection is decided in plain methods, and
+only the exchange itself awaits.
+
+Who owns a connection: the pool while it is idle; its response from the request on. When the body has been parsed to
+its end the response gives it back; every other end (error, cancellation, `Response.close`) closes it. A connection
+is never handed back in the middle of an exchange.
+
+Not here on purpose: redirects, content codings (`accept-encoding: identity` is sent), HEAD and CONNECT, upgrades.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import httptools
+import trio
+
+from .origin import Origin, close_stream, describe, socket_of
+
+__all__ = [
+    "BadResponse",
+    "ConnectFailed",
+    "ConnectionBroken",
+    "HttpConnection",
+    "HttpError",
+    "Response",
+    "encode_request",
+]
+
+MAX_HEADER_BYTES = 64 * 1024
+RECEIVE_SIZE = 64 * 1024
+
+_REQUEST_LINE = re.compile(r"(?!HEAD |CONNECT )[A-Z]+ [\x21-\x7e]+")
+_HEADER = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\r\n\0]*\r\n"
+_ONE_HEADER = re.compile(_HEADER)
+_HEADERS = re.compile(rb"(?:%b)*" % _HEADER)
+_OURS = frozenset(
+    {
+        b"accept-encoding",
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_KEEP_ALIVE_TIMEOUT = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
+
+
+class HttpError(Exception):
+    """Base of what can go wrong with an exchange. The text is short and names no address."""
+
+
+class ConnectFailed(HttpError):
+    """There was no connection to send the request on: nothing of it was sent."""
+
+
+class ConnectionBroken(HttpError):
+    """The connection ended before the response did.
+
+    `request_sent` is False only if the operating system accepted not a single byte of the request, so that the
+    backend cannot have seen it. True means: perhaps.
+    """
+
+    def __init__(self, message: str, *, request_sent: bool) -> None:
+        super().__init__(message)
+        self.request_sent = request_sent
+
+
+class BadResponse(HttpError):
+    """The request was sent, and what came back is not HTTP/1.1 or exceeds a limit."""
+
+
+def encode_request(
+    host: bytes, method: str, target: str, headers: Iterable[tuple[bytes, bytes]], body: bytes | None
+) -> bytes:
+    """Head and body of a request in one piece. A `host` among the headers wins over `host`.
+
+    Raises:
+        ValueError: the method, the target or a header could be read as something else by the backend (line breaks,
+            NUL, white space), or a header is one that this client sets itself. The text never repeats a value.
+    """
+    line = f"{method} {target}"
+    if not _REQUEST_LINE.fullmatch(line):
+        raise ValueError(f"not a method and a target that can be sent: {method!r} and {len(target)} characters")
+    pairs = tuple(headers)
+    names = {name.lower() for name, _ in pairs}
+    if not _OURS.isdisjoint(names):
+        raise ValueError(f"headers set by the client itself: {b', '.join(sorted(_OURS & names)).decode('ascii')}")
+    lines = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+    # One scan for all of them; the count finds a value that brings a whole line of its own.
+    if not _HEADERS.fullmatch(lines) or lines.count(b"\n") != len(pairs):
+        bad = next(name for name, value in pairs if not _ONE_HEADER.fullmatch(b"%b: %b\r\n" % (name, value)))
+        raise ValueError(f"header with characters that may not be in it: {bad!r}")
+    host_line = b"" if b"host" in names else b"host: %b\r\n" % host
+    # RFC 9110 §8.6: a POST without a body says so.
+    length = len(body) if body is not None else 0
+    length_line = b"content-length: %d\r\n" % length if body is not None or method in ("POST", "PUT") else b""
+    return b"%b HTTP/1.1\r\n%b%baccept-encoding: identity\r\n%b\r\n%b" % (
+        line.encode("ascii"),
+        host_line,
+        lines,
+        length_line,
+        body or b"",
+    )
+
+
+class _Message:
+    """One response as llhttp reads it: bytes in, parts out, no I/O. The `on_` methods are called by the parser."""
+
+    __slots__ = (
+        "_header_bytes",
+        "_parser",
+        "_silent_bytes",
+        "body",
+        "complete",
+        "headers",
+        "headers_complete",
+        "keep_alive",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body: list[bytes] = []
+        self.headers_complete = False
+        self.complete = False
+        self.keep_alive = False
+        self._header_bytes = 0
+        self._silent_bytes = 0
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Parse what came in. Raises BadResponse."""
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.status == 101:
+                raise BadResponse("it switched protocols without being asked") from error
+            if not self.complete:
+                raise BadResponse(f"not an HTTP response: {error}") from error
+            # Something follows that nobody asked for; the response itself is whole.
+            self.keep_alive = False
+        # Headers, interim responses, chunk extensions and trailers are all bytes that bring no body forward. Bounding
+        # them together also bounds what llhttp keeps of a line without an end.
+        self._silent_bytes = 0 if self.body else self._silent_bytes + len(data)
+        if self._header_bytes > MAX_HEADER_BYTES or (self._silent_bytes > MAX_HEADER_BYTES and not self.complete):
+            raise BadResponse(f"more than {MAX_HEADER_BYTES} bytes of headers")
+        if self.complete:
+            # Ends the cycle between the parser and its callbacks, so that no garbage collection is needed.
+            self._parser = None
+
+    def feed_eof(self) -> None:
+        """The peer sends no more: the end of a close-delimited body, and a broken connection otherwise."""
+        if not self.headers_complete:
+            raise ConnectionBroken(
+                "closed in the middle of its answer" if self._silent_bytes else "closed without an answer",
+                request_sent=True,
+            )
+        coding = self.headers.get("transfer-encoding")
+        chunked = coding is not None and coding.lower().rstrip().endswith("chunked")
+        if chunked or (coding is None and "content-length" in self.headers):
+            raise ConnectionBroken("closed in the middle of its answer", request_sent=True)
+        self.complete = True
+        self._parser = None
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("a response that nobody asked for")
+        self.headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        if self.headers_complete:
+            return  # a trailer: nobody here has a use for it
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        known = self.headers.get(key)
+        self.headers[key] = text if known is None else f"{known}, {text}"
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        self.status = self._parser.get_status_code()
+        if self.status >= 200:
+            self.headers_complete = True
+            self.keep_alive = self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        # Interim responses (1xx) are messages of their own; the next one starts with on_message_begin.
+        self.complete = self.headers_complete
+
+
+class Response:
+    """A response whose headers are there; its body may still be arriving.
+
+    It owns its connection until the body is complete. Read it to the end or close it: `with response:` does the
+    latter whatever happens. Header names are lowercase, repeated headers joined with ", ".
+    """
+
+    __slots__ = ("_connection", "_message", "headers", "status")
+
+    def __init__(self, connection: HttpConnection, message: _Message) -> None:
+        self.status = message.status
+        self.headers = message.headers
+        self._connection = connection
+        self._message = message
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body has arrived: reading it needs no I/O any more."""
+        return self._message.complete
+
+    async def receive_chunk(self) -> bytes:
+        """The next piece of the body as soon as there is one, b"" at its end.
+
+        A checkpoint only if it has to wait. If cancelled, the connection is closed, and the rest of the body with it.
+
+        Raises:
+            ConnectionBroken: it ended early.
+            BadResponse: the chunk framing is broken.
+        """
+        message = self._message
+        while not message.body and not message.complete:
+            await self._connection.receive(message)
+        chunk = b"".join(message.body)
+        message.body.clear()
+        return chunk
+
+    async def read(self, max_bytes: int) -> bytes:
+        """The whole body, or what `receive_chunk` has left of it.
+
+        A checkpoint only if it has to wait. If cancelled, the connection is closed, and the body is lost.
+
+        Raises:
+            ConnectionBroken: it ended early.
+            BadResponse: it has more than `max_bytes` (the connection is closed, not drained), or broken framing.
+        """
+        message = self._message
+        # A declared length saves reading what will be refused.
+        declared = 0 if message.complete else int(self.headers.get("content-length", 0))
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            size += sum(map(len, message.body))
+            pieces += message.body
+            message.body.clear()
+            if max(size, declared) > max_bytes:
+                self.close()
+                raise BadResponse(f"a body of more than {max_bytes} bytes")
+            if message.complete:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            await self._connection.receive(message)
+
+    def close(self) -> None:
+        """Give up what has not been read. Closes the connection unless the body is complete. Idempotent."""
+        if not self._message.complete:
+            self._connection.close()
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}, {'complete' if self.complete else 'arriving'}>"
+
+
+class HttpConnection:
+    """One connection, one exchange at a time.
+
+    Args:
+        stream: belongs to the connection from now on. See `close_stream` for the streams that will do.
+        origin: what the stream leads to.
+        on_release: called when an exchange is over, with the connection either closed or fit for the next one. It must
+            neither block nor raise.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        origin: Origin,
+        *,
+        on_release: Callable[[HttpConnection], None] | None = None,
+    ) -> None:
+        self.origin = origin
+        self.closed = False
+        self._stream = stream
+        # A plain TCP socket is used directly: its send() tells how many bytes were accepted, which send_all() cannot,
+        # and it saves the stream's layers on the hot path. TLS only needs the socket to be watched.
+        self._raw = stream.socket if isinstance(stream, trio.SocketStream) else None
+        self._watched = socket_of(stream)
+        self._on_release = on_release
+        self._message: _Message | None = None
+        self._request_sent = False
+        self._send_failed = False
+        self._expires_at = math.inf
+
+    async def request(
+        self, method: str, target: str, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes | None = None
+    ) -> Response:
+        """Send a request and wait for the headers of its response.
+
+        If cancelled, the connection is closed; the request may or may not have been delivered.
+
+        Raises:
+            ValueError: see `encode_request`; nothing was sent and the connection is untouched.
+            trio.BusyResourceError: the previous response is not complete. The connection is untouched.
+            ConnectionBroken, BadResponse: the connection is closed.
+        """
+        return await self.exchange(encode_request(self.origin.host_header, method, target, headers, body))
+
+    async def exchange(self, request: bytes) -> Response:
+        """Like `request`, for a request that `encode_request` has made."""
+        if self._message is not None:
+            raise trio.BusyResourceError("the previous response is not complete")
+        message = self._message = _Message()
+        self._request_sent = False
+        with self._boundary():
+            try:
+                await self._send(request)
+            except (trio.BrokenResourceError, OSError):
+                if not self._request_sent:
+                    raise
+                # The peer stopped reading. It may have refused the request early (401, 413) and said so.
+                self._send_failed = True
+            while not message.headers_complete:
+                await self._receive(message)
+        response = Response(self, message)
+        if message.complete:
+            self._release(message)
+        return response
+
+    async def receive(self, message: _Message) -> None:
+        """Feed `message`, the one under way, with what comes next. For `Response` only."""
+        with self._boundary():
+            await self._receive(message)
+        if message.complete:
+            self._release(message)
+
+    @contextmanager
+    def _boundary(self) -> Iterator[None]:
+        # The one place where foreign errors become ours, and where every early end closes the connection: also
+        # cancellation, since what is left of the response would be taken for the next one.
+        try:
+            yield
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            # A socket that was closed by another task of ours may also fail with EBADF.
+            reason = "closed on our side" if self.closed else describe(error)
+            self.close()
+            raise ConnectionBroken(f"connection lost: {reason}", request_sent=self._request_sent) from error
+        except BaseException:
+            self.close()
+            raise
+
+    async def _send(self, request: bytes) -> None:
+        if self.closed:
+            raise trio.ClosedResourceError
+        if self._raw is None:
+            self._request_sent = True
+            await self._stream.send_all(request)
+            return
+        accepted = await self._raw.send(request)
+        self._request_sent = True
+        if accepted < len(request):
+            await self._stream.send_all(memoryview(request)[accepted:])
+
+    async def _receive(self, message: _Message) -> None:
+        if self.closed:
+            raise trio.ClosedResourceError
+        data = await (self._stream.receive_some(RECEIVE_SIZE) if self._raw is None else self._raw.recv(RECEIVE_SIZE))
+        if data:
+            message.feed(bytes(data))
+        else:
+            message.feed_eof()
+
+    def _release(self, message: _Message) -> None:
+        if self.closed:
+            return  # by another task, in the checkpoint that follows a successful receive
+        hint = _KEEP_ALIVE_TIMEOUT.search(message.headers.get("keep-alive", ""))
+        # A second less than the server grants: our request needs time to get there.
+        lifetime = float(hint[1]) - 1 if hint else math.inf
+        if not message.keep_alive or self._send_failed or lifetime <= 0:
+            self.close()
+            return
+        self._message = None
+        self._expires_at = trio.current_time() + lifetime
+        if self._on_release is not None:
+            self._on_release(self)
+
+    def is_stale(self) -> bool:
+        """Whether an idle connection must not be used again: too old, closed by the peer, or sent something unasked.
+
+        One system call. Streams without a socket are never found closed.
+        """
+        if self.closed or trio.current_time() >= self._expires_at:
+            return True
+        return self._watched is not None and self._watched.is_readable()
+
+    def close(self) -> None:
+        """Close at once. An exchange under way in another task ends with ConnectionBroken. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        close_stream(self._stream)
+        if self._on_release is not None:
+            self._on_release(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "idle" if self._message is None else "active"
+        return f"<HttpConnection {self.origin}, {state}>"

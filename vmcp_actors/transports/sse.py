@@ -1,0 +1,54 @@
+"""A backend of the first HTTP transport (MCP 2024-11-05, HTTP with SSE): the SDK's client, with our TLS context."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+from mcp.client.sse import sse_client
+
+from ..errors import Delivered
+from ..model import BackendSpec, HttpEndpoint
+from .base import transport_errors
+from .origin import shared_ssl_context
+from .stdio import StreamDispatcher
+
+
+@asynccontextmanager
+async def open_sse(spec: BackendSpec) -> AsyncIterator[StreamDispatcher]:
+    """Connect to the event stream of the backend and speak JSON-RPC over it.
+
+    Raises:
+        BackendUnavailable: it cannot be reached, or is no such server.
+        BackendLost: the stream broke.
+    """
+    assert isinstance(spec.endpoint, HttpEndpoint)
+    headers: dict[str, Any] = {name: value.reveal() for name, value in spec.endpoint.headers.items()}
+    connected = False
+    with transport_errors(spec.name, "HTTP with SSE"):
+        try:
+            async with sse_client(
+                spec.endpoint.url,
+                headers=headers,
+                timeout=spec.connect_timeout,
+                sse_read_timeout=None,  # type: ignore[arg-type]  # None is httpx2's "no limit": a quiet backend is not gone
+                httpx_client_factory=_client,
+            ) as (read, write):
+                connected = True
+                yield StreamDispatcher(read, write)
+        except Exception as error:
+            if not connected:
+                raise
+            with transport_errors(spec.name, "HTTP with SSE", delivered=Delivered.UNKNOWN):
+                raise error
+
+
+def _client(
+    headers: dict[str, str] | None = None,
+    timeout: httpx2.Timeout | None = None,
+    auth: httpx2.Auth | None = None,
+) -> httpx2.AsyncClient:
+    # One TLS context for the process: a context per client costs 20 ms and 0.9 MB.
+    return httpx2.AsyncClient(headers=headers, timeout=timeout, auth=auth, verify=shared_ssl_context())
