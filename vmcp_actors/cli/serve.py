@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ..config import Config
 from ..gateway import Gateway, open_gateway
-from ..server.sockets import bound_unacknowledged
+from ..server.sockets import bound_unacknowledged, hang_up
 from ..settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ async def serve_until_signalled(gateway: Gateway, *, on_ready: Callable[[list[st
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             config = hypercorn_config(gateway.config.server)
-            on_ready(await nursery.start(_serve, gateway, config, stop))
+            binds: list[str] = await nursery.start(_serve, gateway, config, stop, nursery.cancel_scope)
+            on_ready(binds)
             number = await anext(signals)
             logger.info("%s: draining", signal.Signals(number).name)
             async with trio.open_nursery() as draining:
@@ -81,13 +82,29 @@ async def serve_until_signalled(gateway: Gateway, *, on_ready: Callable[[list[st
                 await gateway.drain()
                 draining.cancel_scope.cancel("drained")
             stop.set()
+            nursery.start_soon(_hang_up_on_the_stuck, binds)
+
+
+async def _hang_up_on_the_stuck(binds: list[str]) -> None:
+    """hypercorn's writes are shielded: a client that does not read is disconnected from below."""
+    await trio.sleep(STREAM_GRACE)
+    while True:
+        for bind in binds:
+            hang_up(int(bind.rpartition(":")[2]))
+        await trio.sleep(0.1)
 
 
 async def _serve(
-    gateway: Gateway, config: HypercornConfig, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
+    gateway: Gateway,
+    config: HypercornConfig,
+    stop: trio.Event,
+    whole: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[list[str]],
 ) -> None:
     app: Any = gateway.app
     await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status, mode="asgi")
+    whole.cancel("the server has ended")
 
 
 async def _cut_short_on_signal(signals: AsyncIterator[int], gateway: Gateway) -> None:

@@ -1,7 +1,7 @@
 """Text to plain values and back: YAML with the core schema of YAML 1.2, and JSON with comments.
 
-YAML 1.1, which PyYAML follows, makes booleans of `on` and `no`, dates of version numbers and seconds of `1:30`; the core
-schema does not. Keys stay the text that they are. A key that a mapping has twice is refused.
+YAML 1.1, which PyYAML follows, makes booleans of `on` and `no`, and seconds of `1:30`; the core schema does not. Keys
+stay the text that they are. A key that a mapping has twice is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import yaml
 
 from ..errors import ConfigError
 from .problems import render
+
+MAX_DEPTH = 100
+MAX_VALUES = 100_000
 
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -39,8 +42,8 @@ def read_document(text: str, name: str) -> Any:
     plain = _JSON_TOKEN.sub(_keep_strings, text)
     try:
         if (bool(stem) and extension in ("json", "jsonc")) or (not yaml_expected and plain.lstrip().startswith("{")):
-            return _read_json(_TRAILING_COMMA.sub(_keep_strings, plain))
-        return _read_yaml(text)
+            return _bounded(_read_json(_TRAILING_COMMA.sub(_keep_strings, plain)))
+        return _bounded(_read_yaml(text))
     except ConfigError as error:
         raise ConfigError([f"{problem} (in {name})" for problem in error.problems]) from None
     except RecursionError:
@@ -53,8 +56,28 @@ def to_yaml(document: Mapping[str, Any], *, comments: Iterable[str] = ()) -> str
     Placeholders stay as they are. Reading it back gives equal values.
     """
     head = "".join(f"# {line}\n" for line in comments)
-    body = yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    return head + str(body)
+    body = _dump(document, allow_unicode=True)
+    if re.search("[\x85\u2028\u2029]", body):  # line breaks, of which PyYAML does not take care
+        body = _dump(document, allow_unicode=False)
+    return head + body
+
+
+def _dump(document: Mapping[str, Any], *, allow_unicode: bool) -> str:
+    return str(yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode, width=120))
+
+
+def _bounded(document: Any) -> Any:
+    """The document, unless it is too deep or too large to walk over, as one with an alias in its own anchor is."""
+    number = 0
+    waiting = [(document, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        number += 1
+        if depth > MAX_DEPTH or number > MAX_VALUES:
+            raise ConfigError(["top level: nested too deeply" if depth > MAX_DEPTH else "top level: too many values"])
+        if isinstance(value, dict | list):
+            waiting.extend((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
+    return document
 
 
 def _keep_strings(token: re.Match[str]) -> str:
@@ -125,7 +148,7 @@ class _Loader(_CoreSchema, yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
-        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}  # type: ignore[no-untyped-call]
+        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         text = self.construct_scalar(node)
@@ -146,7 +169,7 @@ def _read_yaml(text: str) -> Any:
         node = loader.get_single_node()
         if loader.twice:
             raise ConfigError(loader.twice)
-        return None if node is None else loader.construct_document(node)  # type: ignore[no-untyped-call]
+        return None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "top level"

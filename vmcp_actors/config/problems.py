@@ -9,16 +9,21 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from attrs import fields, frozen
-from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
-from cattrs.v import AttributeValidationNote, IterableValidationNote
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationNote,
+)
 
 Path = tuple[str | int, ...]
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LONGEST = 60
 
 
@@ -91,8 +96,12 @@ def show_url(value: object) -> str:
     """As `show`, without what may be a credential in a URL: user name, password, query and fragment."""
     if not isinstance(value, str) or isinstance(value, Expanded):
         return show(value)
-    visible = re.sub(r"(?s)^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", value)
-    return show(re.sub(r"(?s)[?#].*", "?***", visible))
+    scheme, slashes, rest = value.partition("://") if _SCHEME.match(value) else ("", "", value)
+    place, *query = re.split(r"[?#]", rest, maxsplit=1)
+    if query and "@" in query[0]:  # which may be the end of a password
+        return show(f"{scheme}{slashes}***")
+    place = re.sub(r"(?s).*@", "***@", place)
+    return show(f"{scheme}{slashes}{place}{'?***' if query else ''}")
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
@@ -100,7 +109,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     if not isinstance(word, str) or isinstance(word, Expanded):
         return ""
     plain = {_plain(candidate): candidate for candidate in known}
-    close = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.6)
     return f" (did you mean {plain[close[0]]}?)" if close else ""
 
 
@@ -141,7 +150,7 @@ def _step(error: Exception) -> Path:
     return ()
 
 
-def _position(tree: Any, path: Path) -> Sequence[float]:
+def _position(tree: Any, path: Path) -> list[float]:
     position: list[float] = []
     for part in path:
         if isinstance(part, int):

@@ -13,18 +13,21 @@ from attrs import field, frozen
 from ..model import Secret
 from ..settings import Strategy
 
+NonEmpty = NewType("NonEmpty", str)
 BackendName = NewType("BackendName", str)
 Workload = NewType("Workload", str)
 Url = NewType("Url", str)
 Argument = NewType("Argument", str)
 HeaderName = NewType("HeaderName", str)
+HeaderValue = NewType("HeaderValue", Secret[str])
 VariableName = NewType("VariableName", str)
+VariableValue = NewType("VariableValue", Secret[str])
 PrefixFormat = NewType("PrefixFormat", str)
 EndpointPath = NewType("EndpointPath", str)
 Origin = NewType("Origin", str)
 Host = NewType("Host", str)
 Seconds = NewType("Seconds", float)
-SecondsOrNone = NewType("SecondsOrNone", float)
+SecondsOrZero = NewType("SecondsOrZero", float)
 Count = NewType("Count", int)
 Port = NewType("Port", int)
 
@@ -38,11 +41,11 @@ class Backend:
     name: BackendName
     transport: TransportName
     url: Url | None = None
-    headers: Mapping[HeaderName, Secret[str]] = field(factory=dict)
-    command: str | None = None
+    headers: Mapping[HeaderName, HeaderValue] = field(factory=dict)
+    command: NonEmpty | None = None
     args: tuple[Argument, ...] = ()
-    env: Mapping[VariableName, Secret[str]] = field(factory=dict)
-    cwd: str | None = None
+    env: Mapping[VariableName, VariableValue] = field(factory=dict)
+    cwd: NonEmpty | None = None
 
 
 @frozen
@@ -57,7 +60,7 @@ class ConflictResolution:
 class Override:
     """A value of `aggregation.tools[].overrides`."""
 
-    name: str | None = None
+    name: NonEmpty | None = None
     description: str | None = None
     annotations: Mapping[str, Any] | None = None
 
@@ -67,7 +70,7 @@ class ToolRules:
     """An entry of `aggregation.tools`."""
 
     workload: Workload
-    filter: tuple[str, ...] = ()
+    filter: tuple[NonEmpty, ...] = ()
     overrides: Mapping[str, Override] = field(factory=dict)
     exclude_all: bool = False
 
@@ -77,7 +80,7 @@ class FilterRules:
     """An entry of `aggregation.resources` and `aggregation.prompts`."""
 
     workload: Workload
-    filter: tuple[str, ...] = ()
+    filter: tuple[NonEmpty, ...] = ()
 
 
 @frozen
@@ -115,7 +118,7 @@ class Sessions:
     ttl: Seconds | None = None
     idle_timeout: Seconds | None = None
     ready_timeout: Seconds | None = None
-    drain_timeout: SecondsOrNone | None = None
+    drain_timeout: SecondsOrZero | None = None
     max_sessions: Count | None = None
     max_per_client: Count | None = None
     backend_init_concurrency: Count | None = None
@@ -126,7 +129,7 @@ class Sessions:
 class Server:
     """`server`. The attributes are those of `settings.ServerSettings`, which has the defaults."""
 
-    host: str | None = None
+    host: NonEmpty | None = None
     port: Port | None = None
     path: EndpointPath | None = None
     max_body_bytes: Count | None = None
@@ -138,7 +141,7 @@ class Server:
 class File:
     """The whole file, without the keys that `toolhive.py` takes out."""
 
-    name: str | None = None
+    name: NonEmpty | None = None
     group_ref: str | None = None
     backends: tuple[Backend, ...] = ()
     aggregation: Aggregation = Aggregation()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Iterator
 
 
 def bound_unacknowledged(listener: socket.socket, seconds: float) -> None:
@@ -19,22 +20,43 @@ def bound_unacknowledged(listener: socket.socket, seconds: float) -> None:
 def bound_own_listeners(seconds: float) -> int:
     """`bound_unacknowledged` for every listening socket of this process; returns how many there were.
 
-    For when a server that we did not configure has opened them. Reads /proc, so it finds none elsewhere than on Linux.
+    For when a server that we did not configure has opened them. Finds none on systems without /proc.
     """
     found = 0
-    for descriptor in _descriptors():
-        try:
-            with socket.socket(fileno=os.dup(descriptor)) as candidate:
-                if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    bound_unacknowledged(candidate, seconds)
-                    found += 1
-        except OSError:
-            continue  # not a socket, or closed meanwhile
+    for candidate in _own_sockets():
+        if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            bound_unacknowledged(candidate, seconds)
+            found += 1
     return found
 
 
-def _descriptors() -> list[int]:
+def hang_up(port: int) -> int:
+    """Break every connection of this process on a local port, now; returns how many there were.
+
+    The last step of a shutdown: it wakes writers that wait, shielded, for clients that do not read.
+    """
+    broken = 0
+    for candidate in _own_sockets():
+        try:
+            name, _ = candidate.getsockname(), candidate.getpeername()
+            if name[1] == port:
+                candidate.shutdown(socket.SHUT_RDWR)
+                broken += 1
+        except (OSError, IndexError):
+            continue  # not connected, or not an Internet socket
+    return broken
+
+
+def _own_sockets() -> Iterator[socket.socket]:
+    """Every socket of this process, as a duplicate that is closed again."""
     try:
-        return [int(name) for name in os.listdir("/proc/self/fd")]
+        names = os.listdir("/proc/self/fd")
     except FileNotFoundError:
-        return []
+        return
+    for name in names:
+        try:
+            candidate = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue  # not a socket, or closed meanwhile
+        with candidate:
+            yield candidate

@@ -1,0 +1,82 @@
+"""`docs/reference/configuration.md` is true: its example loads, every key is in it, and its defaults are the defaults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import attrs
+import pytest
+
+from vmcp_actors.config import load_config, parse_config, schema
+from vmcp_actors.config.durations import format_duration
+from vmcp_actors.config.problems import camel
+from vmcp_actors.config.toolhive import AUTH_KEYS, IGNORED
+from vmcp_actors.settings import AggregationSettings, ServerSettings, SessionSettings
+
+REFERENCE = Path(__file__).parents[2].joinpath("docs", "reference", "configuration.md").read_text()
+EXAMPLE = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)[0]
+
+
+def table(heading: str) -> dict[str, str]:
+    """Key to default, of the section under a heading."""
+    section = REFERENCE.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return {row[0]: row[1].strip("`") for row in re.findall(r"^\| `(\S+)` \|[^|]*\| ([^|]*) \|", section, re.MULTILINE)}
+
+
+def test_the_example_loads(tmp_path: Path) -> None:
+    path = tmp_path / "vmcp.yaml"
+    path.write_text(EXAMPLE)
+    config = load_config(path, {"DOCS_TOKEN": "t"})
+    assert [backend.name for backend in config.backends] == ["docs", "legacy", "time"]
+    assert [backend.call_timeout for backend in config.backends] == [60.0, 120.0, 60.0]
+    assert config.sessions == SessionSettings()
+    assert attrs.evolve(config.server, allowed_origins=(), allowed_hosts=()) == ServerSettings()
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("heading", "class_", "settings"),
+    [("`sessions`", schema.Sessions, SessionSettings()), ("`server`", schema.Server, ServerSettings())],
+)
+def test_the_tables_have_the_keys_and_the_defaults(heading: str, class_: Any, settings: Any) -> None:
+    documented = table(heading)
+    assert list(documented) == [camel(attribute.name) for attribute in attrs.fields(class_)]
+    for attribute in attrs.fields(class_):
+        default = getattr(settings, attribute.name)
+        if not isinstance(default, tuple):
+            text = format_duration(default) if isinstance(default, float) else str(default)
+            assert documented[camel(attribute.name)] == text
+
+
+def test_every_key_of_the_other_sections_is_in_the_reference() -> None:
+    assert set(table("Top level")) == {camel(a.name) for a in attrs.fields(schema.File)} | set(AUTH_KEYS[:2])
+    assert set(table("`backends[]`")) == {camel(attribute.name) for attribute in attrs.fields(schema.Backend)}
+    tools = {f"tools[].{camel(attribute.name)}" for attribute in attrs.fields(schema.ToolRules)}
+    config = {f"conflictResolutionConfig.{camel(a.name)}" for a in attrs.fields(schema.ConflictResolution)}
+    plain = {camel(attribute.name) for attribute in attrs.fields(schema.Aggregation)}
+    lists = {"tools", "resources", "prompts"}
+    expected = plain - lists - {"conflictResolutionConfig"} | {f"{name}[]" for name in lists} | tools | config
+    assert set(table("`aggregation`")) == expected
+    assert table("`aggregation`")["conflictResolutionConfig.prefixFormat"] == AggregationSettings().prefix_format
+    assert set(table("`operational`")) == {f"timeouts.{camel(a.name)}" for a in attrs.fields(schema.Timeouts)}
+
+
+def test_every_ignored_key_is_in_the_reference() -> None:
+    for place, keys in IGNORED.items():
+        prefix = ".".join(str(step) for step in place).replace(".*", "[]")
+        assert all(f"`{prefix}.{key}`" in REFERENCE or (not prefix and f"`{key}`" in REFERENCE) for key in keys)
+
+
+def test_the_example_has_every_section_and_transport() -> None:
+    for attribute in attrs.fields(schema.File):
+        assert attribute.name == "group_ref" or f"\n{camel(attribute.name)}:" in f"\n{EXAMPLE}"
+    for transport in get_args(schema.TransportName):
+        assert f"transport: {transport}\n" in EXAMPLE
+
+
+def test_the_example_is_ours_alone() -> None:
+    text = EXAMPLE.replace("name: team", "name: team\ncolour: red")
+    with pytest.raises(Exception, match=r"^colour: unknown key \(in vmcp.yaml\)$"):
+        parse_config(text, source="vmcp.yaml", environ={"DOCS_TOKEN": "t"})

@@ -1,0 +1,1 @@
+"""Real programs need real time; what they leave behind is a failure."""
