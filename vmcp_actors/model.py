@@ -80,19 +80,22 @@ class ClientProfile:
 
 @frozen
 class HttpEndpoint:
-    """A backend reached over HTTP. Header values may be credentials, so they are secrets."""
+    """A backend reached over HTTP. Header values may be credentials, so they are secrets; a query is not shown."""
 
-    url: str
+    url: str = field(repr=lambda url: repr(url.partition("?")[0]))
     kind: Literal["streamable-http", "sse"] = "streamable-http"
     headers: Mapping[str, Secret[str]] = field(factory=dict)
 
 
 @frozen
 class StdioCommand:
-    """A backend that is a child process. `env` is added to a small safe part of our own environment."""
+    """A backend that is a child process. `env` is added to a small safe part of our own environment.
+
+    Arguments often hold tokens, so `repr` only counts them.
+    """
 
     command: str
-    args: tuple[str, ...] = ()
+    args: tuple[str, ...] = field(default=(), repr=lambda args: f"<{len(args)} arguments>")
     env: Mapping[str, Secret[str]] = field(factory=dict)
     cwd: str | None = None
 
@@ -126,7 +129,7 @@ CatalogKind = Literal["tools", "resources", "resource_templates", "prompts"]
 EMPTY_CATALOG = Catalog()
 
 
-# --- requests on their way through a session ----------------------------------------------------------------------------
+# --- requests on their way through a session --------------------------------------------------------------------------
 
 
 @frozen
@@ -178,7 +181,7 @@ class Handler(Protocol):
 Decorator = Callable[[Handler], Handler]
 
 
-# --- session metadata (the serializable layer, mission S14) -------------------------------------------------------------
+# --- session metadata (the serializable layer, mission S14) -----------------------------------------------------------
 
 
 @frozen

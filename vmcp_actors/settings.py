@@ -28,7 +28,7 @@ class SessionSettings:
 
 @frozen
 class RestartSettings:
-    """How a lost backend connection comes back (mission S7): back-off bounds, intensity, and the pace after giving up."""
+    """How a lost backend connection comes back (S7): back-off bounds, intensity, and the pace after giving up."""
 
     initial_delay: float = 0.2
     max_delay: float = 30.0

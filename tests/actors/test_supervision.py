@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ async def test_transient_child_is_restarted_with_back_off(autojump_clock: MockCl
     with trio.move_on_after(100):
         await supervise(spec)
 
-    delays = [after - before for before, after in zip(log, log[1:], strict=False)]
+    delays = [after - before for before, after in pairwise(log)]
     assert len(delays) == 4
     assert all(ceiling / 2 <= delay <= ceiling for delay, ceiling in zip(delays, [1, 2, 4, 4], strict=True))
 

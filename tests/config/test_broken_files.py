@@ -10,7 +10,7 @@ from vmcp_actors.config import load_config, parse_config
 from vmcp_actors.errors import ConfigError
 
 BROKEN = sorted(Path(__file__).parent.joinpath("files", "broken").iterdir())
-ENVIRON = {"SECRET": "hunter2 {", "PORT": "8080", "OVERRIDE": "hunter2"}
+ENVIRON = {"SECRET": "hunter2{", "PORT": "8080", "OVERRIDE": "hunter2"}
 
 
 @pytest.mark.parametrize("file", BROKEN, ids=lambda file: file.name)

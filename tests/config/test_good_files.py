@@ -19,6 +19,7 @@ ENVIRON = {
     "DOCS_KEY": "d-1",
     "PORT": "8080",
     "TZ_NAME": "",
+    "HIDE": "True",
 }
 MINIMAL = "backends: [{name: a, url: 'http://a/mcp', transport: sse}]\n"
 
@@ -69,6 +70,7 @@ def test_ours() -> None:
             "docs", HttpEndpoint("https://docs.example.com/mcp?tenant=7", headers={"X-Api-Key": Secret("d-1")})
         ),
     )
+    assert config.aggregation.exclude_all_tools
     assert config.aggregation.workloads == {
         "time": WorkloadRules(exclude_all_tools=True, resource_filter=("time://*",)),
         "docs": WorkloadRules(overrides={"search": ToolOverride("search_docs")}, prompt_filter=("help",)),
@@ -173,6 +175,14 @@ def test_sections_without_a_value_are_like_sections_that_are_not_there() -> None
     config = parse_config(f"{MINIMAL}name:\nsessions:\naggregation:\nincomingAuth:\n", source="vmcp.yaml")
     assert config == parse_config(MINIMAL, source="vmcp.yaml")
     assert config.name == "vmcp"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1]:8/mcp", "HTTPS://h", "http://a_b.internal/x?y#z", "http://bücher.example"]
+)
+def test_urls(url: str) -> None:
+    config = parse_config(MINIMAL.replace("http://a/mcp", url), source="vmcp.yaml")
+    assert config.backends[0].endpoint == HttpEndpoint(url, "sse")
 
 
 def test_one_backend_needs_no_priority_order() -> None:

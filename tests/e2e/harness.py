@@ -105,7 +105,7 @@ async def _read_log(served: GatewayProcess, *, task_status: trio.TaskStatus[str]
                 task_status.started(served.origin)
 
 
-# --- what is left -------------------------------------------------------------------------------------------------------
+# --- what is left -----------------------------------------------------------------------------------------------------
 
 
 def descendants(pid: int) -> dict[int, str]:
@@ -125,6 +125,12 @@ def descendants(pid: int) -> dict[int, str]:
                 found[child] = _command_line(child)
                 pending.append(child)
     return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] != "Z"
 
 
 def processes_matching(text: str) -> dict[int, str]:

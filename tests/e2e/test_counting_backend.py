@@ -32,7 +32,7 @@ def text(result: types.CallToolResult) -> str:
 
 async def until(condition: Any) -> None:
     with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - it comes true in tasks that know nothing of this test
+        while not condition():
             await trio.sleep(0.01)
 
 

@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from .backends.counting import open_counting_backend
-from .harness import descendants, gateway, hypercorn_command, texts, until, write_config
+from .harness import alive, descendants, gateway, hypercorn_command, texts, until, write_config
 
 pytestmark = pytest.mark.e2e
 
@@ -216,7 +216,7 @@ async def test_signals_end_everything_also_with_open_streams_and_stuck_readers(
     async with open_counting_backend() as backend:
         demo = f"  - {{name: notes, transport: stdio, command: {sys.executable}, args: [-m, vmcp_actors.demo.notes]}}\n"
         config = write_config(
-            tmp_path, backend_config(("b", backend.url)).rstrip() + f"\n{demo}server: {{maxBodyBytes: 1000000}}\n"
+            tmp_path, backend_config(("b", backend.url)).rstrip() + f"\n{demo}server: {{sendTimeout: 3s}}\n"
         )
         async with gateway(config, command=command) as served:
             async with open_get_stream(served.origin), run_in_thread(stuck_reader(served.origin, "b_big")):
@@ -230,7 +230,7 @@ async def test_signals_end_everything_also_with_open_streams_and_stuck_readers(
         assert status == 0, served.log
         assert took < (8 if command is None else 15)
         assert any("vmcp_actors.demo" in child for child in children.values())
-        assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+        await until(lambda: not [children[pid] for pid in children if alive(pid)])
         await until(lambda: backend.sessions == {})
 
 

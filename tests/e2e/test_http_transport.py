@@ -255,7 +255,10 @@ async def test_http_errors_become_the_error_that_says_what_to_do(
     status: int, error: type[Exception], delivered: Delivered
 ) -> None:
     """The status is not lost, as it is with the SDK's client."""
-    async with open_counting_backend(status_for={"tools/call": status}) as backend, connected(backend.url) as dispatcher:
+    async with (
+        open_counting_backend(status_for={"tools/call": status}) as backend,
+        connected(backend.url) as dispatcher,
+    ):
         with pytest.raises(error, match=str(status)) as caught:
             await dispatcher.send_raw_request("tools/call", call("echo", text="x"))
 

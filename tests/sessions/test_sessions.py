@@ -132,7 +132,8 @@ async def test_no_backend_at_all_leaves_a_session_that_says_why(autojump_clock: 
         with pytest.raises(NoBackends) as caught:
             await session.call_tool("a_echo")
         assert caught.value.message.startswith(
-            "No tools available: all backends failed to initialize during session setup. Check backend health and retry."
+            "No tools available: all backends failed to initialize during session setup. "
+            "Check backend health and retry."
         )
         assert "a: unavailable: connection refused" in caught.value.message
         assert "b: unavailable: no such host" in caught.value.message

@@ -793,7 +793,7 @@ async def test_closing_the_pool_ends_a_request_over_tcp() -> None:
                 await pool.request("GET", "/")
 
         nursery.start_soon(expect_end)
-        while not pool.statistics().active:  # noqa: ASYNC110  # what happens in the kernel sets no event
+        while not pool.statistics().active:  # what happens in the kernel sets no event
             await trio.sleep(0.001)
         await trio.testing.wait_all_tasks_blocked()
         pool.close()
@@ -860,7 +860,7 @@ async def test_kept_connection_over_tls(certificate: str) -> None:
             assert await fetch(pool) == b"hi"
             assert await fetch(pool) == b"hi"
             assert pool.statistics() == PoolStatistics(opened=1, reused=1, idle=1, active=0)
-            while not pool.prune():  # noqa: ASYNC110  # what happens in the kernel sets no event
+            while not pool.prune():  # what happens in the kernel sets no event
                 await trio.sleep(0.01)
 
 

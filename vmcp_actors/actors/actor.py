@@ -55,7 +55,7 @@ class Actor(ABC, Generic[Req, Res]):
         self._begun = False
         self._running = False
 
-    # --- for subclasses ---------------------------------------------------------------------------------------------
+    # --- for subclasses -----------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -80,7 +80,7 @@ class Actor(ABC, Generic[Req, Res]):
             self._mailbox.close(f"ended: {error}")
             self._scope.cancel(f"failed: {error}")
 
-    # --- the task ---------------------------------------------------------------------------------------------------
+    # --- the task -----------------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[ActorRef[Req, Res]] = trio.TASK_STATUS_IGNORED) -> None:
         """Live: open, take calls until stopped, close. Start it with `await nursery.start(actor.run)`, once."""
@@ -138,7 +138,7 @@ class Actor(ABC, Generic[Req, Res]):
             return self._failure
         return ActorStopped(f"{self.name} ended while the call was running", delivered=Delivered.UNKNOWN)
 
-    # --- ending -----------------------------------------------------------------------------------------------------
+    # --- ending -------------------------------------------------------------------------------------------------------
 
     def _request_stop(self, drain: float, reason: str) -> None:
         self._mailbox.close(reason)

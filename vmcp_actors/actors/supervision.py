@@ -90,8 +90,12 @@ class Backoff:
 
 @frozen
 class Decision:
-    """What follows an exit: the delay in seconds until the next start (None: there is none), and whether the child
-    crashed more often than its intensity allows."""
+    """What follows an exit.
+
+    Attributes:
+        delay: seconds until the next start; None when there is none.
+        given_up: whether the child crashed more often than its intensity allows.
+    """
 
     delay: float | None
     given_up: bool = False

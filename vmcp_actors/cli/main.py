@@ -85,7 +85,8 @@ def validate(config_path: Path) -> None:
     config = _load(config_path)
     for warning in config.warnings:
         err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
-    out.print(f"{config_path} is valid: {len(config.backends)} backends", markup=False, highlight=False)
+    count = len(config.backends)
+    out.print(f"{config_path} is valid: {count} backend{'s' if count != 1 else ''}", markup=False, highlight=False)
 
 
 @main.command()

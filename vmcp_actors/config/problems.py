@@ -23,7 +23,7 @@ from cattrs.errors import (
 Path = tuple[str | int, ...]
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"(?:https?|wss?|ftp|file|tcp|unix|sse|stdio)://")
 _LONGEST = 60
 
 
@@ -109,7 +109,9 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     if not isinstance(word, str) or isinstance(word, Expanded):
         return ""
     plain = {_plain(candidate): candidate for candidate in known}
-    close = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.6)
+    start = _plain(word)
+    begun = [candidate for candidate in plain if len(start) > 2 and candidate.startswith(start)]
+    close = begun or difflib.get_close_matches(start, plain, n=1, cutoff=0.7)
     return f" (did you mean {plain[close[0]]}?)" if close else ""
 
 

@@ -135,6 +135,7 @@ class Server:
     max_body_bytes: Count | None = None
     allowed_origins: tuple[Origin, ...] | None = None
     allowed_hosts: tuple[Host, ...] | None = None
+    send_timeout: Seconds | None = None
 
 
 @frozen

@@ -58,7 +58,7 @@ def static_conflicts(settings: AggregationSettings) -> list[str]:
     ]
 
 
-# --- by name: tools and prompts -----------------------------------------------------------------------------------------
+# --- by name: tools and prompts ---------------------------------------------------------------------------------------
 
 Selected = dict[Claim, JsonObject]
 
@@ -108,7 +108,7 @@ def _overridden(definition: JsonObject, override: ToolOverride) -> JsonObject:
     return {**definition, **changes}
 
 
-# --- by URI: resources and templates ------------------------------------------------------------------------------------
+# --- by URI: resources and templates ----------------------------------------------------------------------------------
 
 
 def _by_uri(
@@ -129,7 +129,7 @@ def _by_uri(
     return routes, renamed
 
 
-# --- shared -------------------------------------------------------------------------------------------------------------
+# --- shared -----------------------------------------------------------------------------------------------------------
 
 
 def _unique(entries: Sequence[JsonObject], key: str) -> Iterator[tuple[str, JsonObject]]:

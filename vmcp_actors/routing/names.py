@@ -19,7 +19,7 @@ def safe_name(name: str) -> str:
 
 
 def distinct_name(name: str, backend: str, original: str) -> str:
-    """Another name for a tool whose advertised name is taken: deterministic in whose tool it is, not in who came first."""
+    """Another name for a tool whose advertised name is taken; it depends on whose tool it is, not on who came first."""
     return with_suffix(name, _digest(f"{len(backend)}:{backend}:{original}"))
 
 

@@ -74,7 +74,7 @@ class RoutingTable:
     def resource(self, uri: str) -> Route:
         """The route for a URI: of a listed resource, in the namespace of a backend, of a template that fits it.
 
-        A URI that nobody lists goes to the backend with resources, if there is only one: it may know more than it lists.
+        A URI that nobody lists goes to the one backend with resources, if there is just one: it may have unlisted ones.
 
         Raises:
             UnknownResource: none of these.

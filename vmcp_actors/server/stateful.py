@@ -140,7 +140,13 @@ class StatefulEndpoint:
             str(message.method), message.arguments, on_notice=outbox.put, on_caller_exit=OnCallerExit.DETACH
         )
         calls[request_id] = call
-        call.reply.on_done(outbox.wake)
+
+        def answered() -> None:
+            # Before the answer is on its way: the client may use the id again as soon as it has it.
+            del calls[request_id]
+            outbox.wake()
+
+        call.reply.on_done(answered)
         try:
             with trio.move_on_after(self._settings.keepalive_interval):
                 await outbox.wait()
@@ -149,7 +155,6 @@ class StatefulEndpoint:
             else:
                 await self._stream_answer(call, request_id, outbox, EventStream(send))
         finally:
-            del calls[request_id]
             call.caller_left()
 
     async def _stream_answer(

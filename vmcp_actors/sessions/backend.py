@@ -102,7 +102,7 @@ class BackendConnection:
         self._connects = 0
         self._handled = 0
 
-    # --- the task ---------------------------------------------------------------------------------------------------
+    # --- the task -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Connect, and connect again whenever the connection is lost, until cancelled."""
@@ -176,7 +176,7 @@ class BackendConnection:
         self._changed = trio.Event()
         self._events.backend_changed(self.spec.name)
 
-    # --- from the link ----------------------------------------------------------------------------------------------
+    # --- from the link ------------------------------------------------------------------------------------------------
 
     def catalog_changed(self, catalog: Catalog) -> None:
         """The link has listed the backend."""
@@ -188,7 +188,7 @@ class BackendConnection:
         """The backend sent a notification of its own."""
         self._events.backend_notice(self.spec.name, notice)
 
-    # --- for the session --------------------------------------------------------------------------------------------
+    # --- for the session ----------------------------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:

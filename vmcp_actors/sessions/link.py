@@ -154,7 +154,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         """The backend's own session id, if it gave one."""
         return self._transport.backend_session if self._transport is not None else None
 
-    # --- life -------------------------------------------------------------------------------------------------------
+    # --- life ---------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -235,7 +235,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             else:
                 self._events.catalog_changed(self._catalog)
 
-    # --- requests ---------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     async def handle(self, request: BackendRequest, call: Call[BackendRequest, JsonObject]) -> JsonObject:
         """Send a request and wait for its result, at most `call_timeout` seconds since the start or the last progress.
@@ -280,7 +280,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             except BackendError as error:
                 logger.debug("cancellation not delivered: %s", error)
 
-    # --- what the backend sends -------------------------------------------------------------------------------------
+    # --- what the backend sends ---------------------------------------------------------------------------------------
 
     def _on_notify_intercept(self, method: str, params: Mapping[str, Any] | None) -> bool:
         """Called in the order of arrival. A transport that relates notifications gets its turn in `_on_notify`."""

@@ -123,7 +123,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         finally:
             self.last_activity = trio.current_time()
 
-    # --- from the connections ---------------------------------------------------------------------------------------
+    # --- from the connections -----------------------------------------------------------------------------------------
 
     def backend_changed(self, name: str) -> None:
         """Rebuild the table, replace it at once, and tell the client of what it can see changed."""
@@ -135,7 +135,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         try:
             new = self._build_table()
         except UnresolvedConflicts as error:
-            logger.error("%s: backend %s does not join: %s", self.name, name, error)
+            logger.warning("%s: backend %s does not join: %s", self.name, name, error)
             return
         old, self.table = self.table, new
         for method, visible in LIST_CHANGED:
@@ -201,7 +201,7 @@ class Session:
         self._open_streams = 0
         self._close_reason: str | None = None
 
-    # --- what it offers ---------------------------------------------------------------------------------------------
+    # --- what it offers -----------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -268,7 +268,7 @@ class Session:
                 parts.append(text if len(self._actor.connections) == 1 else f"## {name}\n{text}")
         return "\n\n".join(parts) or None
 
-    # --- what it does -----------------------------------------------------------------------------------------------
+    # --- what it does -------------------------------------------------------------------------------------------------
 
     async def call_tool(
         self, name: str, arguments: JsonObject | None = None, *, on_notice: NoticeSink = discard_notice
@@ -316,7 +316,9 @@ class Session:
         on_caller_exit: OnCallerExit = OnCallerExit.DETACH,
         deadline: float = math.inf,
     ) -> Call[McpRequest, JsonObject]:
-        """Begin a request and return its call, whose reply will be set in any case. Synchronous; raises as `request`."""
+        """Begin a request and return its call, whose reply will be set in any case. Synchronous; raises as
+        `request`.
+        """
         self.touch()
         try:
             return self._ref.submit(
@@ -335,7 +337,7 @@ class Session:
         self._actor.on_client_notice = sink
         self._actor.on_closing = on_closing or _do_nothing
 
-    # --- its life ---------------------------------------------------------------------------------------------------
+    # --- its life -----------------------------------------------------------------------------------------------------
 
     def touch(self) -> None:
         """The session is being used now."""

@@ -72,7 +72,7 @@ class SessionSupervisor:
         """The lifetimes and limits of sessions."""
         return self._factory.settings
 
-    # --- starting ---------------------------------------------------------------------------------------------------
+    # --- starting -----------------------------------------------------------------------------------------------------
 
     async def start_session(self, identity: Identity = ANONYMOUS, client: ClientProfile | None = None) -> Session:
         """Admit, make and register a session. Cancelling it ends what had been started of it.
@@ -156,7 +156,7 @@ class SessionSupervisor:
             with trio.move_on_after(FORGET_TIMEOUT, shield=True):
                 await self._store.delete(session.id)
 
-    # --- finding ----------------------------------------------------------------------------------------------------
+    # --- finding ------------------------------------------------------------------------------------------------------
 
     def lookup(self, session_id: str, identity: Identity = ANONYMOUS) -> Session:
         """The live session of this id, if it is bound to this identity.
@@ -175,7 +175,7 @@ class SessionSupervisor:
         """A snapshot of every live session."""
         return tuple(session.statistics() for session in self._live.values())
 
-    # --- ending -----------------------------------------------------------------------------------------------------
+    # --- ending -------------------------------------------------------------------------------------------------------
 
     async def reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """End sessions that are idle or past their lifetime, until cancelled: one task for all of them (S12).

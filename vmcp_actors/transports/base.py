@@ -1,4 +1,4 @@
-"""What the rest of the package needs of a transport: the SDK's `Dispatcher`, and a little that a gateway needs besides."""
+"""What the package needs of a transport: the SDK's `Dispatcher`, and a little that a gateway needs besides."""
 
 from __future__ import annotations
 

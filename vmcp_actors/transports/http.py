@@ -89,7 +89,7 @@ class HttpDispatcher:
         self._lost: BackendError | None = None
         self._build_headers()
 
-    # --- the Dispatcher protocol ------------------------------------------------------------------------------------
+    # --- the Dispatcher protocol --------------------------------------------------------------------------------------
 
     async def run(
         self,
@@ -152,7 +152,7 @@ class HttpDispatcher:
         if method == "notifications/initialized":
             self._start_listening()
 
-    # --- what a gateway needs besides -------------------------------------------------------------------------------
+    # --- what a gateway needs besides ---------------------------------------------------------------------------------
 
     @property
     def backend_session(self) -> Secret[str] | None:
@@ -175,7 +175,7 @@ class HttpDispatcher:
             self._lost = error
             self._over.set()
 
-    # --- requests ---------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     async def _exchange(self, request_id: RequestId, method: str, params: JsonObject, opts: CallOptions) -> JsonObject:
         response = await self.open("POST", encode_request(request_id, method, params), opts.get("headers"))
@@ -305,7 +305,7 @@ class HttpDispatcher:
         except BackendError as error:
             logger.debug("backend %s: %s not delivered: %s", self.backend, method, error)
 
-    # --- what comes from the backend --------------------------------------------------------------------------------
+    # --- what comes from the backend ----------------------------------------------------------------------------------
 
     def _decode(self, data: bytes | str) -> Message:
         try:
@@ -350,7 +350,7 @@ class HttpDispatcher:
             self._listening = True
             self._nursery.start_soon(listen, self)
 
-    # --- headers ----------------------------------------------------------------------------------------------------
+    # --- headers ------------------------------------------------------------------------------------------------------
 
     def _adopt(self, response: Response, result: JsonObject) -> None:
         session = response.headers.get("mcp-session-id")

@@ -9,9 +9,9 @@ from typing import Any
 import httpx2
 from mcp.client.sse import sse_client
 
-from ..errors import Delivered
+from ..errors import BackendError, BackendLost
 from ..model import BackendSpec, HttpEndpoint
-from .base import transport_errors
+from .base import describe, single_cause, transport_errors
 from .origin import shared_ssl_context
 from .stdio import StreamDispatcher
 
@@ -39,10 +39,10 @@ async def open_sse(spec: BackendSpec) -> AsyncIterator[StreamDispatcher]:
                 connected = True
                 yield StreamDispatcher(read, write)
         except Exception as error:
-            if not connected:
+            cause = single_cause(error)
+            if not connected or isinstance(cause, BackendError):
                 raise
-            with transport_errors(spec.name, "HTTP with SSE", delivered=Delivered.UNKNOWN):
-                raise error
+            raise BackendLost(spec.name, f"HTTP with SSE: {describe(cause)}") from error
 
 
 def _client(

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from subprocess import PIPE
 
 import anyio
@@ -192,7 +192,5 @@ async def _discard(stream: trio.abc.ReceiveStream) -> None:
 
 def _signal_group(group: int, signal_number: signal.Signals) -> None:
     """Signal every process of the group that the child started in; none left is fine."""
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal_number)
-    except (ProcessLookupError, PermissionError):
-        pass

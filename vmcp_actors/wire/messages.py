@@ -19,9 +19,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """Any JSON-RPC message. Which one it is follows from the members that are present."""
 
     jsonrpc: Literal["2.0"]
-    id: RequestId | None | msgspec.UnsetType = msgspec.UNSET
+    id: RequestId | msgspec.UnsetType | None = msgspec.UNSET
     method: str | msgspec.UnsetType = msgspec.UNSET
-    params: dict[str, Any] | None | msgspec.UnsetType = msgspec.UNSET
+    params: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
     result: Any = msgspec.UNSET
     error: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
