@@ -53,7 +53,8 @@ def test_yaml_blocks_are_valid_configurations(page: Path, text: str) -> None:
     """Every configuration in the documentation is one that the gateway accepts."""
     from vmcp_actors.config import parse_config
 
-    config = parse_config(text, source=str(page), environ={"TOKEN": "secret", "HOME": "/home/me", "WORKSPACE": "/tmp"})
+    named = {name: f"value of {name}" for name in re.findall(r"\$\{(?:env:)?(\w+)", text)}
+    config = parse_config(text, source=str(page), environ=named)
 
     assert config.backends
 

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import click
@@ -50,9 +50,16 @@ config_option = click.option(
 )
 
 
+def _not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """An empty host would mean all addresses of the machine, which nobody means by an unset shell variable."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("must not be empty")
+    return value
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vmcp-actors")
-@click.option("-v", "--verbose", count=True, help="Say more: -v what happens, -vv everything.")
+@click.option("-v", "--verbose", count=True, help="Log more: -v what libraries say too, -vv everything.")
 def main(verbose: int) -> None:
     """One MCP endpoint in front of many MCP servers, with a session of its own for every client."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
@@ -60,12 +67,11 @@ def main(verbose: int) -> None:
     if err.is_terminal:
         handler = RichHandler(console=err, show_path=False, omit_repeated_times=False)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler])
-    logging.getLogger("vmcp_actors").setLevel(min(level, logging.INFO))
 
 
 @main.command()
 @config_option
-@click.option("--host", help="Where to listen, instead of what the configuration says.")
+@click.option("--host", callback=_not_empty, help="Where to listen, instead of what the configuration says.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of what the configuration says.")
 def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
     """Serve the gateway until Ctrl-C or SIGTERM. Without a configuration: the demo backends."""
@@ -84,9 +90,10 @@ def validate(config_path: Path) -> None:
     """Check a configuration file, and list all its problems. Exit 0 when there are none, else 1."""
     config = _load(config_path)
     for warning in config.warnings:
-        err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     count = len(config.backends)
-    out.print(f"{config_path} is valid: {count} backend{'s' if count != 1 else ''}", markup=False, highlight=False)
+    text = f"{config_path} is valid: {count} backend{'s' if count != 1 else ''}"
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @main.command()
@@ -95,8 +102,10 @@ def validate(config_path: Path) -> None:
 def init(source: Path | None, output: Path) -> None:
     """Write a first configuration. Never overwrites a file."""
     try:
-        text = CONFIG_TEMPLATE if source is None else import_client_config(source.read_text(), source.name)
-        with output.open("x") as file:
+        text = CONFIG_TEMPLATE
+        if source is not None:
+            text = import_client_config(source.read_text(encoding="utf-8-sig"), source.name)
+        with output.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         _fail(f"{output} exists already; name another file with --output")
@@ -106,7 +115,7 @@ def init(source: Path | None, output: Path) -> None:
         _fail(f"{source}: not a text file")
     except ConfigError as error:
         _fail(*error.problems)
-    out.print(f"wrote {output}", markup=False, highlight=False)
+    out.print(f"wrote {output}", markup=False, highlight=False, soft_wrap=True)
 
 
 @main.command()
@@ -123,10 +132,10 @@ def tools(config_path: Path | None) -> None:
 def status(url: str) -> None:
     """Print the live tree of a running gateway: its sessions and their backend connections."""
     try:
-        answer = fetch_status(url)
+        tree = show.status_tree(fetch_status(url))
     except (OSError, ValueError) as error:
         _fail(f"no status from {url}: {error}")
-    out.print(show.status_tree(answer))
+    out.print(tree, soft_wrap=True)
 
 
 def _load(path: Path) -> Config:
@@ -136,7 +145,7 @@ def _load(path: Path) -> Config:
         _fail(*error.problems)
 
 
-def _fail(*lines: str) -> Any:
+def _fail(*lines: str) -> NoReturn:
     for line in lines:
         err.print(f"error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(EXIT_FAILED)

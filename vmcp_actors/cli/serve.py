@@ -31,8 +31,12 @@ class BoundedConfig(HypercornConfig):
     send_timeout: float = 20.0
 
     def create_sockets(self) -> Sockets:
-        """hypercorn's sockets, bounded."""
-        sockets = super().create_sockets()
+        """hypercorn's sockets, bounded. Raises OSError that names the address when it cannot be used."""
+        try:
+            sockets = super().create_sockets()
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise OSError(f"cannot listen on {', '.join(self.bind)}: {reason}") from error
         for listener in (*sockets.secure_sockets, *sockets.insecure_sockets):
             bound_unacknowledged(listener, self.send_timeout)
         return sockets

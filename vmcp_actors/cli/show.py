@@ -11,7 +11,19 @@ _STYLES = {"ready": "green", "connecting": "yellow", "waiting": "yellow", "unava
 
 
 def status_tree(answer: dict[str, Any]) -> Tree:
-    """The tree of a gateway from its `/status`."""
+    """The tree of a gateway from its `/status`. Raises ValueError when it is not the status of a gateway."""
+    try:
+        return _status_tree(answer)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("what answers there is not a vmcp-actors gateway of this version") from error
+
+
+def one_line(text: str) -> str:
+    """A text that came over the network, fit for a terminal: one line, no control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _status_tree(answer: dict[str, Any]) -> Tree:
     supervisor = answer["supervisor"]
     tree = Tree(Text(f"{answer['name']} {answer['version']}", style="bold"))
     label = f"supervisor: {supervisor['sessions']} sessions, {supervisor['started']} started"
@@ -27,6 +39,6 @@ def status_tree(answer: dict[str, Any]) -> Tree:
             text.append(backend["state"], style=_STYLES.get(backend["state"], ""))
             text.append(f", {backend['tools']} tools, {backend['handled_calls']} calls")
             if backend["reason"]:
-                text.append(f" ({backend['reason']})")
+                text.append(f" ({one_line(backend['reason'])})")
             branch.add(text)
     return tree

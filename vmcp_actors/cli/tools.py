@@ -7,14 +7,16 @@ import trio
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from ..config import Config
 from ..gateway import open_gateway
 from ..sessions import Session, SessionSupervisor
+from .show import one_line
 
 
 async def print_tools(config: Config, out: Console, err: Console) -> bool:
-    """Connect to every backend, print the aggregated tools as a table, and say what did not come up.
+    """Connect to every backend, print the aggregated tools, and say what did not come up.
 
     Waits for the slowest backend, at most its own connect timeout. Returns whether every backend came up.
     """
@@ -22,11 +24,11 @@ async def print_tools(config: Config, out: Console, err: Console) -> bool:
     patient = attrs.evolve(config, sessions=attrs.evolve(config.sessions, ready_timeout=patience))
     async with open_gateway(patient) as gateway:
         session = await _start_with_progress(gateway.supervisor, config, err)
-        out.print(_table(session))
+        _print(session, out)
         missing = [backend for backend in session.statistics().backends if backend.state != "ready"]
         for backend in missing:
             text = f"backend {backend.backend}: {backend.reason or 'not connected'}"
-            err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+            err.print(one_line(text), style="red", markup=False, highlight=False, soft_wrap=True)
     return not missing
 
 
@@ -51,9 +53,16 @@ async def _refresh(progress: Progress) -> None:
         await trio.sleep(0.1)
 
 
-def _table(session: Session) -> Table:
-    table = Table("tool", "description")
+def _print(session: Session, out: Console) -> None:
+    """A table for people; for programs a line for each tool: its name, a tab, the first line of its description."""
+    rows = []
     for tool in session.tools:
-        description = str(tool.get("description") or "")
-        table.add_row(str(tool["name"]), description.strip().partition("\n")[0])
-    return table
+        description = str(tool.get("description") or "").strip().partition("\n")[0]
+        rows.append((one_line(str(tool["name"])), one_line(description)))
+    if not out.is_terminal:
+        out.file.writelines(f"{name}\t{description}\n" for name, description in rows)
+        return
+    table = Table("tool", "description")
+    for name, description in rows:
+        table.add_row(Text(name), Text(description))
+    out.print(table)
