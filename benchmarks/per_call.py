@@ -66,4 +66,5 @@ async def _load(url: str, body: bytes, calls: int) -> float:
         began = time.perf_counter()
         start.set()
         await done.wait()
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+    return seconds

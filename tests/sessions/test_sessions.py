@@ -594,6 +594,10 @@ async def test_manual_conflict_of_a_late_backend_keeps_it_out_and_the_session_al
 
         assert len(session.tools) == 3
         assert text_of(await session.call_tool("echo", {"text": "still a"})) == "still a"
+        b.tools = {"other": echo}
+        b.notify("notifications/tools/list_changed")
+        await trio.sleep(1)
+        assert text_of(await session.call_tool("other", {"text": "b joined"})) == "b joined"
 
 
 async def test_too_many_calls_of_one_session_are_refused_at_once(autojump_clock: MockClock) -> None:

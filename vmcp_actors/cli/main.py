@@ -59,7 +59,7 @@ def _not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vmcp-actors")
-@click.option("-v", "--verbose", count=True, help="Log more: -v what libraries say too, -vv everything.")
+@click.option("-v", "--verbose", count=True, help="Say more: -v what happens, -vv everything.")
 def main(verbose: int) -> None:
     """One MCP endpoint in front of many MCP servers, with a session of its own for every client."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]

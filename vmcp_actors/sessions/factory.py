@@ -12,9 +12,10 @@ from ..model import BackendSpec, ClientProfile, Decorator, Identity, Secret
 from ..settings import AggregationSettings, RestartSettings, SessionSettings
 from ..store import SessionStore
 from ..transports import OpenTransport, open_transport
+from .actor import SessionActor
 from .backend import BackendConnection, ConnectionEvents
 from .link import ConnectGate
-from .session import Session, SessionActor
+from .session import Session
 
 StartTask = Callable[[Callable[..., Awaitable[Any]]], Awaitable[Any]]
 """Starts an async function that accepts `task_status`, as `nursery.start` does."""
