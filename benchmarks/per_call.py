@@ -66,5 +66,5 @@ async def _load(url: str, body: bytes, calls: int) -> float:
         began = time.perf_counter()
         start.set()
         await done.wait()
-        seconds = time.perf_counter() - began
-    return seconds
+        ended = time.perf_counter()
+    return ended - began
