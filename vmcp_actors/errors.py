@@ -348,6 +348,12 @@ class NotAcceptable(RequestError):
     http_status = 406
 
 
+class RequestTimeout(RequestError):
+    """The request body did not arrive in time (RFC 9110 §15.5.9)."""
+
+    http_status = 408
+
+
 class BodyTooLarge(RequestError):
     """The request body exceeds `server.maxBodyBytes`."""
 

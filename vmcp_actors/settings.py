@@ -78,6 +78,7 @@ class ServerSettings:
     max_body_bytes: int = 4 * 1024 * 1024
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    body_timeout: float = 30.0
     keepalive_interval: float = 15.0
     stream_capacity: int = 256
     send_timeout: float = 20.0

@@ -49,6 +49,7 @@ class MemoryBackend:
         connect_delay: seconds that connecting takes.
         counts: how often each method, `connect` and `goodbye` happened.
         history: (session id, method, params) of every request and notification, in order.
+        request_ids: the id of every request, in order.
         sessions: the live sessions by id.
     """
 
@@ -64,6 +65,7 @@ class MemoryBackend:
     connect_delay: float = 0.0
     counts: Counter[str] = field(factory=Counter)
     history: list[tuple[str, str, JsonObject]] = field(factory=list)
+    request_ids: list[tuple[str, Any]] = field(factory=list)
     sessions: dict[str, MemorySession] = field(factory=dict)
     _number: int = 0
 
@@ -180,6 +182,7 @@ class _MemoryTransport:
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> JsonObject:
         self._note(method, params)
+        self._backend.request_ids.append((self._session.session_id, (opts or {}).get("request_id")))
         if self._session.session_id not in self._backend.sessions:
             lost = BackendSessionLost(self._backend.name, "the backend no longer knows our session")
             self._lose(lost)

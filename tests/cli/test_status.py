@@ -66,7 +66,7 @@ def test_one_line_for_each_node(run: Run) -> None:
         result = run("status", "--url", url)
 
     assert result.exit_code == 0, result.stderr
-    assert [line.strip(" └─") for line in result.stdout.splitlines()] == [
+    assert [line.lstrip(" └─") for line in result.stdout.splitlines()] == [
         "team 1",
         "supervisor: 1 sessions, 2 started, draining",
         "session 0: 3 tools, 1 calls running, in use",

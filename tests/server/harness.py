@@ -76,6 +76,7 @@ class Client:
         *,
         path: str | None = None,
         server: str = "127.0.0.1",
+        slow: bool = False,
         **headers: str | None,
     ) -> Exchange:
         """Start a request; headers with value None are left out, underscores stand for hyphens."""
@@ -97,7 +98,7 @@ class Client:
             "client": ("127.0.0.1", 5000),
             "server": (server, 4483),
         }
-        pieces = [{"type": "http.request", "body": body, "more_body": False}]
+        pieces = [] if slow else [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Any:
             await trio.lowlevel.checkpoint()

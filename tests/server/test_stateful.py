@@ -329,6 +329,17 @@ async def test_bad_posts_get_the_status_and_code_that_fit(
         assert (await client.request("ping"))["result"] == {}
 
 
+async def test_a_body_that_does_not_arrive_is_408(autojump_clock: MockClock) -> None:
+    """A client that announces a body and sends none holds nothing for ever."""
+    async with served([backend("a")]) as gateway:
+        start = trio.current_time()
+        exchange = gateway.client().begin("POST", slow=True)
+        await trio.sleep(31)
+
+        assert (exchange.status, exchange.finished) == (408, True)
+        assert trio.current_time() - start == pytest.approx(31)
+
+
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD", "OPTIONS", "TRACE"])
 async def test_other_methods_are_405_with_allow(autojump_clock: MockClock, method: str) -> None:
     """RFC 9110: the response names what is allowed."""

@@ -67,6 +67,21 @@ async def test_nothing_is_connected_or_listed_twice(autojump_clock: MockClock) -
     }
 
 
+async def test_a_connection_never_uses_a_request_id_twice(autojump_clock: MockClock) -> None:
+    """MCP 2025-11-25, basic §Requests: also not for the handshake, the lists and the calls together."""
+    double = backend("a")
+    async with supervised([double]) as supervisor:
+        session = await supervisor.start_session()
+        await session.call_tool("a_echo", {"text": "x"})
+        double.tools["new"] = echo
+        double.notify("notifications/tools/list_changed")
+        await trio.sleep(1)
+        await session.call_tool("a_new", {"text": "x"})
+
+    assert len(double.request_ids) == 5
+    assert len(set(double.request_ids)) == 5
+
+
 async def test_backends_connect_in_parallel(autojump_clock: MockClock) -> None:
     """S4: twenty backends of a second each take a second, within the bound of twenty at once."""
     doubles = [backend(f"b{number}", connect_delay=1) for number in range(20)]

@@ -252,6 +252,11 @@ class ActorRef(Generic[Req, Res]):
             await trio.lowlevel.checkpoint()
 
     @property
+    def accepting(self) -> bool:
+        """Whether the actor takes new calls: it was started, and is not ending."""
+        return self._actor._mailbox.accepting
+
+    @property
     def ended(self) -> bool:
         """Whether the actor has ended."""
         return self._actor._ended.is_set()

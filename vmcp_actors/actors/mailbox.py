@@ -220,6 +220,11 @@ class Mailbox(Generic[Req, Res]):
         self._running -= 1
         self._under_way -= 1
 
+    @property
+    def accepting(self) -> bool:
+        """Whether calls can be put."""
+        return self._refusal is None
+
     def fail_queued(self) -> None:
         """Answer every call still in the queue with ActorStopped: closing a channel would drop them silently."""
         while True:
@@ -239,7 +244,7 @@ class Mailbox(Generic[Req, Res]):
             max_calls=self._max_calls,
             capacity=self._capacity,
             peak_queued=self._peak_queued,
-            accepting=self._refusal is None,
+            accepting=self.accepting,
         )
 
     def __repr__(self) -> str:

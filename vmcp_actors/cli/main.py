@@ -25,6 +25,7 @@ from .status import fetch_status
 from .tools import print_tools
 
 EXIT_FAILED = 1
+UNWRAPPED = 10_000
 CONFIG_TEMPLATE = """\
 # A first configuration for vmcp-actors. `vmcp-actors validate --config vmcp.yaml` checks it.
 name: my-vmcp
@@ -135,7 +136,8 @@ def status(url: str) -> None:
         tree = show.status_tree(fetch_status(url))
     except (OSError, ValueError) as error:
         _fail(f"no status from {url}: {error}")
-    out.print(tree, soft_wrap=True)
+    console = out if out.is_terminal else Console(file=out.file, width=UNWRAPPED)
+    console.print(tree)
 
 
 def _load(path: Path) -> Config:

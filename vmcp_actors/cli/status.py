@@ -21,6 +21,7 @@ def fetch_status(url: str) -> dict[str, Any]:
     try:
         answer = _get_json(f"{parts.scheme}://{parts.netloc}/status")
     except HTTPError as error:
+        error.close()
         raise OSError(f"it answers with HTTP status {error.code}") from error
     except URLError as error:
         raise OSError(getattr(error.reason, "strerror", None) or str(error.reason)) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from ..errors import BodyTooLarge, VmcpError, WrongMethod
+import trio
+
+from ..errors import BodyTooLarge, RequestTimeout, VmcpError, WrongMethod
 from ..wire.messages import RequestId, encode_error
 
 Scope = MutableMapping[str, Any]
@@ -34,16 +36,23 @@ def headers_of(scope: Scope) -> Headers:
     return headers
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """The request body, at most `limit` bytes.
+async def read_body(headers: Headers, receive: Receive, *, limit: int, seconds: float) -> bytes:
+    """The request body, at most `limit` bytes, within so many seconds.
 
     Raises:
         BodyTooLarge: announced or actual length is over the limit.
+        RequestTimeout: it did not arrive in time.
         ClientGone: the client left in the middle.
     """
     announced = headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise BodyTooLarge(f"The request body of {announced} bytes is over the limit of {limit} bytes")
+    with trio.move_on_after(seconds):
+        return await _receive_body(receive, limit)
+    raise RequestTimeout(f"The request body did not arrive within {seconds:g} s")
+
+
+async def _receive_body(receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:

@@ -73,7 +73,9 @@ class StatefulEndpoint:
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
             raise WrongContentType(f"Content-Type must be application/json, not {content_type or 'absent'}")
-        message = decode_message(await read_body(headers, receive, self._settings.max_body_bytes))
+        settings = self._settings
+        body = await read_body(headers, receive, limit=settings.max_body_bytes, seconds=settings.body_timeout)
+        message = decode_message(body)
         try:
             await self._dispatch(message, scope, headers, send)
         except VmcpError as error:

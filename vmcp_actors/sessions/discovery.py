@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from mcp.shared.exceptions import MCPError
@@ -11,11 +11,13 @@ from mcp_types import METHOD_NOT_FOUND
 
 from ..errors import BackendUnavailable
 from ..model import EMPTY_CATALOG, Catalog, CatalogKind, JsonObject
-from ..transports import Transport
 
 logger = logging.getLogger(__name__)
 
 MAX_PAGES = 1000
+
+Send = Callable[[str, JsonObject | None], Awaitable[JsonObject]]
+"""Sends a request to the backend; raises `MCPError` or `BackendError`."""
 
 _LISTS: Final[Mapping[CatalogKind, tuple[str, str]]] = {
     "tools": ("tools/list", "tools"),
@@ -36,22 +38,22 @@ CHANGED: Final[Mapping[str, tuple[CatalogKind, ...]]] = {
 """What has to be listed again after which notification."""
 
 
-async def discover(backend: str, transport: Transport, capabilities: JsonObject) -> Catalog:
+async def discover(backend: str, send: Send, capabilities: JsonObject) -> Catalog:
     """List everything that the backend declares. Raises `BackendError`."""
     catalog = EMPTY_CATALOG
     for capability, kinds in _KINDS_OF_CAPABILITY.items():
         if capability in capabilities:
             for kind in kinds:
-                catalog = await relist(backend, transport, catalog, kind)
+                catalog = await relist(backend, send, catalog, kind)
     return catalog
 
 
-async def relist(backend: str, transport: Transport, catalog: Catalog, kind: str) -> Catalog:
+async def relist(backend: str, send: Send, catalog: Catalog, kind: str) -> Catalog:
     """The catalog with one kind listed anew. Raises `BackendError`."""
     known: CatalogKind = kind  # type: ignore[assignment]  # a key of _LISTS
     method, member = _LISTS[known]
     try:
-        return catalog.with_kind(known, await _list_all(backend, transport, method, member))
+        return catalog.with_kind(known, await _list_all(backend, send, method, member))
     except MCPError as error:
         if error.code == METHOD_NOT_FOUND:
             # Servers that declare a capability without all of its lists are common (resources without templates).
@@ -59,12 +61,12 @@ async def relist(backend: str, transport: Transport, catalog: Catalog, kind: str
         raise BackendUnavailable(backend, f"{method} failed: {error.message}") from error
 
 
-async def _list_all(backend: str, transport: Transport, method: str, member: str) -> tuple[JsonObject, ...]:
+async def _list_all(backend: str, send: Send, method: str, member: str) -> tuple[JsonObject, ...]:
     items: list[JsonObject] = []
     seen: set[str] = set()
     cursor: str | None = None
     for _ in range(MAX_PAGES):
-        page = await transport.send_raw_request(method, {"cursor": cursor} if cursor is not None else None)
+        page = await send(method, {"cursor": cursor} if cursor is not None else None)
         entries = page.get(member)
         if isinstance(entries, list):
             items += [entry for entry in entries if isinstance(entry, dict)]

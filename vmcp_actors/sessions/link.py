@@ -170,11 +170,11 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
                     try:
                         await services.start(self._pump, transport)
                         await self._handshake(transport)
-                        self._catalog = await discover(self.spec.name, transport, self.capabilities)
+                        self._catalog = await discover(self.spec.name, self._ask, self.capabilities)
                         connecting.deadline = math.inf
                         self._gate.leave()
                         at_gate = False
-                        services.start_soon(self._keep_catalog, transport)
+                        services.start_soon(self._keep_catalog)
                         self._events.catalog_changed(self._catalog)
                         yield
                     finally:
@@ -211,7 +211,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             "clientInfo": {"name": "vmcp-actors", "version": __version__},
         }
         try:
-            self.server = await transport.send_raw_request("initialize", params, {"cancel_on_abandon": False})
+            self.server = await self._ask("initialize", params)
         except MCPError as error:
             if _is_closed(error):
                 raise BackendUnavailable(self.spec.name, "ended before it was initialized") from error
@@ -221,7 +221,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             raise BackendProtocolError(self.spec.name, f"speaks protocol version {version!r}, which is not supported")
         await transport.notify("notifications/initialized", None)
 
-    async def _keep_catalog(self, transport: Transport) -> None:
+    async def _keep_catalog(self) -> None:
         """List again what the backend says has changed: only that, and once for many notices."""
         while True:
             await self._has_dirty.wait()
@@ -229,7 +229,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             kinds, self._dirty, self._has_dirty = self._dirty, set(), trio.Event()
             try:
                 for kind in sorted(kinds):
-                    self._catalog = await relist(self.spec.name, transport, self._catalog, kind)
+                    self._catalog = await relist(self.spec.name, self._ask, self._catalog, kind)
             except BackendError as error:
                 logger.warning("%s; keeping its old lists", error)
             else:
@@ -242,8 +242,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
 
         Raises `BackendReplied` for the backend's own error, `BackendTimeout`, or another `BackendError`.
         """
-        self._next_id += 1
-        request_id = self._next_id
+        request_id = self._new_request_id()
         params, token = _with_own_progress_token(request.params, request_id)
         now = trio.current_time()
         timeout = self.spec.call_timeout
@@ -257,6 +256,17 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             finally:
                 del self._pending[request_id]
         raise BackendTimeout(self.spec.name, f"no answer to {request.method} within {timeout:g} s")
+
+    def _new_request_id(self) -> int:
+        """An id that this connection has not used before, for whatever request (MCP 2025-11-25, basic §Requests)."""
+        self._next_id += 1
+        return self._next_id
+
+    async def _ask(self, method: str, params: JsonObject | None) -> JsonObject:
+        """A request of the link's own: the handshake and the lists. Raises `MCPError` or `BackendError`."""
+        assert self._transport is not None
+        options: CallOptions = {"request_id": self._new_request_id(), "cancel_on_abandon": False}
+        return await self._transport.send_raw_request(method, params, options)
 
     async def _send(self, method: str, params: JsonObject, request_id: int) -> JsonObject:
         assert self._transport is not None

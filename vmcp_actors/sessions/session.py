@@ -238,7 +238,7 @@ class Session:
     @property
     def closing(self) -> bool:
         """Whether the session takes no more calls."""
-        return self._close_reason is not None or self._ref.statistics().stopping or self.closed
+        return not self._ref.accepting
 
     @property
     def close_reason(self) -> str:
