@@ -290,6 +290,40 @@ class BackendReplied(BackendError):
         return self._data
 
 
+# --- the client, asked by a backend -----------------------------------------------------------------------------------
+
+
+class ClientError(VmcpError):
+    """Something about the client of a session, on behalf of a backend that asked it something."""
+
+    jsonrpc_code = INTERNAL_ERROR
+
+
+class ClientUnreachable(ClientError):
+    """The client cannot be asked, or nobody waits for its answer any more."""
+
+
+class ClientReplied(ClientError):
+    """The client answered with a JSON-RPC error, which passes through unchanged."""
+
+    default_delivered = Delivered.YES
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self._code = code
+        self._data = data
+
+    @property
+    def code(self) -> int:
+        """The client's own code."""
+        return self._code
+
+    @property
+    def data(self) -> Any:
+        """The client's own data."""
+        return self._data
+
+
 # --- the HTTP edge ----------------------------------------------------------------------------------------------------
 
 

@@ -153,11 +153,34 @@ def discard_notice(_: Notice) -> None:
     """The sink of callers that are not interested."""
 
 
+class PendingAnswer(Protocol):
+    """A request of a backend that the client has been asked."""
+
+    async def wait(self) -> JsonObject:
+        """The client's result. Raises `ClientReplied` for its error, `ClientUnreachable` when there will be none."""
+        ...
+
+    def give_up(self, reason: str) -> None:
+        """Nobody needs the answer any more: the client is told, and `wait` raises. Synchronous, idempotent."""
+        ...
+
+
+AskClient = Callable[[str, JsonObject], PendingAnswer]
+"""Asks the client something: method and params. Synchronous; the answer is waited for. Raises `ClientUnreachable`."""
+
+
 @frozen
 class RequestContext:
-    """What goes with a request besides its parameters; nothing travels implicitly between actors."""
+    """What goes with a request besides its parameters; nothing travels implicitly between actors.
+
+    Attributes:
+        on_notice: takes the notifications that belong to the request.
+        ask: asks the client on behalf of the request; None when it cannot be asked that way.
+        trace: W3C trace context.
+    """
 
     on_notice: NoticeSink = discard_notice
+    ask: AskClient | None = None
     trace: Mapping[str, str] = field(factory=dict)
 
 

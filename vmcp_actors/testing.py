@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
 from .errors import BackendError, BackendLost, BackendSessionLost, BackendUnavailable
 from .model import BackendSpec, JsonObject, Secret, StdioCommand
 from .transports import OpenTransport, Transport
+from .transports.inbound import InboundContext
 from .wire.revisions import LATEST_STATEFUL
 
 __all__ = ["MemoryBackend", "MemorySession", "backends"]
@@ -35,7 +37,12 @@ class MemorySession:
     session_id: str
     state: dict[str, Any] = field(factory=dict)
     notify: Callable[[str, JsonObject | None], None] = field(default=lambda _, __: None)
+    ask: Callable[[str, JsonObject], Awaitable[JsonObject]] = field(default=lambda _, __: _nobody())
     lose: Callable[[BackendError], None] = field(default=lambda _: None)
+
+
+async def _nobody() -> JsonObject:
+    raise RuntimeError("the session is not connected")
 
 
 @define(eq=False)
@@ -173,6 +180,8 @@ class _MemoryTransport:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         self._intercept = on_notify_intercept
+        context: Any = InboundContext(self, 0, None)
+        self._session.ask = partial(on_request, context)
         task_status.started()
         await self._over.wait()
         if self._error is not None:

@@ -6,6 +6,7 @@ MCP 2025-11-25, basic/transports §Streamable HTTP.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,21 +29,15 @@ from ..sessions import Session, SessionSupervisor
 from ..settings import ServerSettings
 from ..wire.messages import Message, RequestId, decode_message, encode_error, encode_result
 from ..wire.revisions import ASSUMED_REVISION, PROTOCOL_VERSION_META, STATEFUL_REVISIONS, negotiate
+from .front import Front
 from .http import JSON_TYPE, Headers, Receive, Scope, Send, read_body, send_error, send_response
-from .streams import ClientStreams, EventStream, Outbox
+from .streams import EventWriter
 
 logger = logging.getLogger(__name__)
 
 ALLOWED_METHODS = "GET, POST, DELETE"
 SESSION_HEADER = b"mcp-session-id"
-
-
-class Front:
-    """What the endpoint keeps for one session: its open streams, and its requests by the client's own ids."""
-
-    def __init__(self, capacity: int) -> None:
-        self.streams = ClientStreams(capacity)
-        self.calls: dict[RequestId, Call[McpRequest, JsonObject]] = {}
+FIRST_WITH_PRIMING = "2025-11-25"
 
 
 class StatefulEndpoint:
@@ -94,6 +89,8 @@ class StatefulEndpoint:
             return
         if message.is_notification:
             self._notification(session, message)
+        else:
+            self._front(session).answered(message)
         await send_response(send, 202, headers=())
 
     async def _initialize(self, message: Message, scope: Scope, send: Send) -> None:
@@ -113,7 +110,7 @@ class StatefulEndpoint:
         )
         session = await self._supervisor.start_session(ANONYMOUS, client)
         front = self._front(session)
-        session.listen(front.streams.put, on_closing=front.streams.close)
+        session.listen(front.notify, ask=front.ask, on_closing=front.close)
         result: JsonObject = {
             "protocolVersion": version,
             "capabilities": session.capabilities,
@@ -130,83 +127,74 @@ class StatefulEndpoint:
             call = self._front(session).calls.get(request_id) if isinstance(request_id, int | str) else None
             if call is not None:
                 call.cancel(str(message.arguments.get("reason", "the client cancelled it"))[:200])
+        elif message.method == "notifications/roots/list_changed":
+            session.tell_backends(str(message.method), message.arguments)
 
     async def _answer(self, session: Session, message: Message, send: Send) -> None:
-        """Answer a request as plain JSON; as an event stream if something comes before its result, or it takes long."""
+        """Answer a request as plain JSON; as an event stream if something comes before its result, or it takes long.
+
+        Once it is a stream it can be resumed, and the result waits for a client that was disconnected.
+        """
         request_id: Any = message.id
-        calls = self._front(session).calls
-        if request_id in calls:
+        front = self._front(session)
+        if request_id in front.calls:
             raise RequestError(f"A request with id {request_id!r} is already under way")
-        outbox = Outbox(self._settings.stream_capacity)
+        log = front.answer_stream()
         call = session.submit(
-            str(message.method), message.arguments, on_notice=outbox.put, on_caller_exit=OnCallerExit.DETACH
+            str(message.method),
+            message.arguments,
+            on_notice=log.notify,
+            ask=partial(front.ask_on, log.put),
+            on_caller_exit=OnCallerExit.DETACH,
         )
-        calls[request_id] = call
+        front.calls[request_id] = call
+        streaming = False
 
         def answered() -> None:
             # Before the answer is on its way: the client may use the id again as soon as it has it.
-            del calls[request_id]
-            outbox.wake()
+            del front.calls[request_id]
+            if streaming:
+                log.put(_outcome(call, request_id))
+                log.finish()
+            log.wake()
 
         call.reply.on_done(answered)
-        try:
-            with trio.move_on_after(self._settings.keepalive_interval):
-                await outbox.wait()
-            if call.reply.done and outbox.empty:
-                await send_response(send, 200, _outcome(call, request_id))
-            else:
-                await self._stream_answer(call, request_id, outbox, EventStream(send))
-        finally:
-            call.caller_left()
-
-    async def _stream_answer(
-        self, call: Call[McpRequest, JsonObject], request_id: RequestId, outbox: Outbox, stream: EventStream
-    ) -> None:
-        await stream.open()
-        while True:
-            done = call.reply.done  # read before taking: what belongs to the call comes before its result
-            await stream.notices(outbox.take())
-            if done:
-                await stream.message(_outcome(call, request_id))
-                break
-            with trio.move_on_after(self._settings.keepalive_interval) as quiet:
-                await outbox.wait()
-            if quiet.cancelled_caught:
-                await stream.comment()
-            elif outbox.closed and not call.reply.done:
-                await call.reply.wait_done()
-        await stream.close()
+        with trio.move_on_after(self._settings.keepalive_interval):
+            await log.wait()
+        if call.reply.done and log.empty:
+            await send_response(send, 200, _outcome(call, request_id))
+            return
+        streaming = True
+        if call.reply.done:
+            log.put(_outcome(call, request_id))
+            log.finish()
+        await self._writer(session, send).write(log)
 
     # --- GET and DELETE -----------------------------------------------------------------------------------------------
 
     async def _get(self, headers: Headers, receive: Receive, send: Send) -> None:
-        """Hold a stream open for what the session sends unasked, until the client or the session goes."""
+        """Hold a stream open for what the session sends unasked, until the client or the session goes.
+
+        With `Last-Event-ID` that stream goes on where it broke off, also if it was the answer to a request.
+        """
         _check_accepts(headers, "text/event-stream")
         _check_revision(headers, None)
         session = self._session(headers)
-        streams = self._front(session).streams
-        outbox = streams.open()
+        front = self._front(session)
+        last_event_id = headers.get("last-event-id")
+        log, cursor = front.resume_stream(last_event_id) if last_event_id else (front.open_stream(), 0)
         try:
             with session.stream_open():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_until_disconnect, receive, nursery.cancel_scope)
-                    await self._write_stream(outbox, EventStream(send))
-                    nursery.cancel_scope.cancel("the session is closing")
+                    await self._writer(session, send).write(log, cursor)
+                    nursery.cancel_scope.cancel("the stream has ended")
         finally:
-            streams.forget(outbox)
+            front.closed_stream(log)
 
-    async def _write_stream(self, outbox: Outbox, stream: EventStream) -> None:
-        await stream.open()
-        await stream.comment()  # servers hold the headers back until there is some body
-        while True:
-            await stream.notices(outbox.take())
-            if outbox.closed:
-                break
-            with trio.move_on_after(self._settings.keepalive_interval) as quiet:
-                await outbox.wait()
-            if quiet.cancelled_caught:
-                await stream.comment()
-        await stream.close()
+    def _writer(self, session: Session, send: Send) -> EventWriter:
+        priming = session.client.protocol_version >= FIRST_WITH_PRIMING
+        return EventWriter(send, keepalive=self._settings.keepalive_interval, priming=priming)
 
     async def _delete(self, headers: Headers, send: Send) -> None:
         """End the session. Answered when all of it has ended, so that the client can rely on it."""

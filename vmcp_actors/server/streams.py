@@ -1,8 +1,13 @@
-"""Bounded outboxes between a session and the HTTP responses of its client, and event streams written from them."""
+"""Bounded logs between a session and the event streams of its client, which can be resumed where they broke off.
+
+MCP 2025-11-25, basic/transports §Resumability and Redelivery.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Final
 
 import trio
 from attrs import frozen
@@ -12,161 +17,169 @@ from ..wire.messages import encode_notification
 from ..wire.sse import COMMENT_KEEPALIVE, encode_event
 from .http import EVENT_STREAM, Send
 
+RETRY_MS: Final = 1000
+"""How long a client is asked to wait before it resumes a stream that broke off."""
+
 
 @frozen
-class OutboxStatistics:
-    """A snapshot: notices waiting, notices dropped because the reader is slow, and whether it was given up."""
+class Entry:
+    """One message of a stream: its place, its bytes, and what a slow reader may lose."""
 
-    waiting: int
+    number: int
+    data: bytes
+    notice: Notice | None = None
+
+    @property
+    def droppable(self) -> bool:
+        """Whether it may be dropped: progress and log messages."""
+        return self.notice is not None and self.notice.droppable
+
+
+@frozen
+class LogStatistics:
+    """A snapshot: messages kept, those of them not yet sent, dropped for a slow reader, and whether it has ended."""
+
+    kept: int
+    unsent: int
     dropped: int
-    closed: bool
+    finished: bool
 
 
-class Outbox:
-    """Notices on their way to one response. Putting never waits: a slow reader loses notices, not the session its time.
+class StreamLog:
+    """The messages of one stream, in order. Putting never waits: a slow reader loses notices, not the session its time.
 
-    When it is full, progress and log messages are dropped first, oldest first. When there are none to drop the reader
-    is too slow for what it must not miss, and the outbox closes.
+    When too many are unsent, progress and log messages are dropped first, oldest first. When there are none to drop,
+    the reader is too slow for what it must not miss, and the stream ends.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, name: str, *, capacity: int, on_growth: Callable[[StreamLog], None]) -> None:
+        self.name = name
         self._capacity = capacity
-        self._notices: deque[Notice] = deque()
+        self._on_growth = on_growth
+        self._entries: deque[Entry] = deque()
         self._wakeup = trio.Event()
+        self._last = 0
+        self._sent = 0
         self._dropped = 0
-        self._closed = False
+        self._finished = False
 
-    def put(self, notice: Notice) -> None:
-        """Add a notice. A change notice that is already waiting is not added again."""
-        if self._closed or (notice.params is None and notice in self._notices):
+    # --- for those who have something to say ------------------------------------------------------------------------
+
+    def notify(self, notice: Notice) -> None:
+        """Add a notification. A change notice that is already waiting is not added again."""
+        if notice.params is None and any(entry.notice == notice for entry in self.after(self._sent)):
             return
-        if len(self._notices) >= self._capacity and not self._make_room(notice):
+        self.put(encode_notification(notice.method, notice.params), notice)
+
+    def put(self, data: bytes, notice: Notice | None = None) -> None:
+        """Add a message, unless the stream has ended."""
+        if self._finished or (self._last - self._sent >= self._capacity and not self._make_room(notice)):
             return
-        self._notices.append(notice)
+        self._last += 1
+        self._entries.append(Entry(self._last, data, notice))
         self._wakeup.set()
+        self._on_growth(self)
 
-    def _make_room(self, notice: Notice) -> bool:
+    def _make_room(self, notice: Notice | None) -> bool:
         self._dropped += 1
-        for waiting in self._notices:
-            if waiting.droppable:
-                self._notices.remove(waiting)
+        for entry in self.after(self._sent):
+            if entry.droppable:
+                self._entries.remove(entry)
                 return True
-        if not notice.droppable:
-            self.close()
+        if notice is None or not notice.droppable:
+            self.finish()
         return False
 
-    def wake(self) -> None:
-        """Make `wait` return: something else than a notice is there."""
+    def finish(self) -> None:
+        """No more messages: readers end when they have sent what is there."""
+        self._finished = True
         self._wakeup.set()
 
-    def close(self) -> None:
-        """No more notices; the reader ends when it has sent what is waiting."""
-        self._closed = True
+    def wake(self) -> None:
+        """Make `wait` return: something else than a message is there."""
         self._wakeup.set()
+
+    # --- for the task that writes ------------------------------------------------------------------------------------
 
     async def wait(self) -> None:
-        """Wait until something was put, or `wake` or `close` was called, since the last `take`."""
+        """Wait until something was put, or `wake` or `finish` was called, since `take`."""
         await self._wakeup.wait()
 
-    def take(self) -> list[Notice]:
-        """All that is waiting, in order."""
-        notices = list(self._notices)
-        self._notices.clear()
-        if not self._closed:
-            self._wakeup = trio.Event()
-        return notices
+    def take(self, cursor: int) -> list[Entry]:
+        """The messages after a place; they count as sent."""
+        entries = self.after(cursor)
+        self._sent = max(self._sent, self._last)
+        if self._wakeup.is_set() and not self._finished:
+            self._wakeup = trio.Event()  # one that is not set may have another reader of this stream waiting
+        return entries
+
+    def after(self, cursor: int) -> list[Entry]:
+        """The messages after a place that are still kept."""
+        return [entry for entry in self._entries if entry.number > cursor]
+
+    def forget_oldest(self) -> int:
+        """Drop the oldest message that was sent; returns its bytes, or 0 when there is none."""
+        if self._entries and self._entries[0].number <= self._sent:
+            return len(self._entries.popleft().data)
+        return 0
+
+    def withdraw_unsent(self) -> list[Entry]:
+        """Take back what was not sent, for another stream."""
+        unsent = self.after(self._sent)
+        for entry in unsent:
+            self._entries.remove(entry)
+        return unsent
 
     @property
     def empty(self) -> bool:
-        """Whether no notice is waiting."""
-        return not self._notices
+        """Whether nothing was ever put."""
+        return self._last == 0
 
     @property
-    def closed(self) -> bool:
-        """Whether there will be no more notices."""
-        return self._closed
+    def finished(self) -> bool:
+        """Whether there will be no more messages."""
+        return self._finished
 
-    def statistics(self) -> OutboxStatistics:
+    def statistics(self) -> LogStatistics:
         """A snapshot."""
-        return OutboxStatistics(len(self._notices), self._dropped, self._closed)
+        return LogStatistics(len(self._entries), len(self.after(self._sent)), self._dropped, self._finished)
 
     def __repr__(self) -> str:
-        return f"<Outbox: {len(self._notices)} waiting, {self._dropped} dropped>"
+        stats = self.statistics()
+        return f"<StreamLog {self.name}: {stats.unsent} of {stats.kept} unsent, {stats.dropped} dropped>"
 
 
-class EventStream:
-    """An event stream as the body of a response. Only the task of the request writes it, never an actor."""
+class EventWriter:
+    """Writes a log as an event stream. Only the task of the HTTP request writes, never an actor."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, keepalive: float, priming: bool) -> None:
         self._send = send
+        self._keepalive = keepalive
+        self._priming = priming
 
-    async def open(self) -> None:
-        """Commit the response to being an event stream."""
+    async def write(self, log: StreamLog, cursor: int = 0) -> None:
+        """Commit the response to an event stream, and write the log after a place until it has ended.
+
+        The stream begins with an event that has an id and no data, so that it can be resumed from its beginning; not
+        for clients of older revisions, which would take it for a message.
+        """
         await self._send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
-
-    async def message(self, data: bytes) -> None:
-        """Write one JSON-RPC message."""
-        await self._write(encode_event(data, event="message"))
-
-    async def notices(self, notices: list[Notice]) -> None:
-        """Write notices, all in one piece."""
-        if notices:
-            events = [encode_event(encode_notification(n.method, n.params), event="message") for n in notices]
-            await self._write(b"".join(events))
-
-    async def comment(self) -> None:
-        """Write a comment, so that proxies and clients see that the stream lives."""
-        await self._write(COMMENT_KEEPALIVE)
-
-    async def close(self) -> None:
-        """End the response."""
+        start = COMMENT_KEEPALIVE  # servers hold the headers back until there is some body
+        if self._priming:
+            start = encode_event(b"", id=f"{log.name}-{cursor}", retry_ms=RETRY_MS)
+        await self._write(start)
+        while True:
+            entries = log.take(cursor)
+            if entries:
+                cursor = entries[-1].number
+                await self._write(b"".join(encode_event(e.data, id=f"{log.name}-{e.number}") for e in entries))
+            elif log.finished:
+                break
+            with trio.move_on_after(self._keepalive) as quiet:
+                await log.wait()
+            if quiet.cancelled_caught:
+                await self._write(COMMENT_KEEPALIVE)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-
-class ClientStreams:
-    """The open GET streams of one session's client. Each notice goes to exactly one of them, the newest.
-
-    While there is none, notices wait for the next, within bounds.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._waiting = Outbox(capacity)
-        self._open: list[Outbox] = []
-        self._closed = False
-
-    def put(self, notice: Notice) -> None:
-        """Hand a notice to the client. Never waits."""
-        for outbox in reversed(self._open):
-            if not outbox.closed:
-                outbox.put(notice)
-                return
-        self._waiting.put(notice)
-
-    def open(self) -> Outbox:
-        """Add a stream; what has been waiting goes to it."""
-        outbox = Outbox(self._capacity)
-        for notice in self._waiting.take():
-            outbox.put(notice)
-        if self._closed:
-            outbox.close()
-        self._open.append(outbox)
-        return outbox
-
-    def forget(self, outbox: Outbox) -> None:
-        """A stream has ended; what it had not sent waits for the next."""
-        self._open.remove(outbox)
-        for notice in outbox.take():
-            self.put(notice)
-
-    def close(self) -> None:
-        """The session is ending: so do its streams."""
-        self._closed = True
-        for outbox in self._open:
-            outbox.close()
-
-    def __repr__(self) -> str:
-        return f"<ClientStreams: {len(self._open)} open, {self._waiting.statistics().waiting} notices waiting>"

@@ -9,8 +9,20 @@ from contextlib import asynccontextmanager
 import trio
 
 from ..actors import Actor, Call, ServiceNursery, open_service_nursery
-from ..errors import UnresolvedConflicts
-from ..model import Decorator, Handler, JsonObject, McpRequest, Notice, NoticeSink, Secret, discard_notice, short_hash
+from ..errors import ClientUnreachable, UnresolvedConflicts
+from ..model import (
+    AskClient,
+    Decorator,
+    Handler,
+    JsonObject,
+    McpRequest,
+    Notice,
+    NoticeSink,
+    PendingAnswer,
+    Secret,
+    discard_notice,
+    short_hash,
+)
 from ..routing import RoutingTable, build_table
 from ..settings import AggregationSettings, SessionSettings
 from ..store import SessionStore
@@ -50,6 +62,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self.connections: dict[str, BackendConnection] = {c.spec.name: c for c in connect(self)}
         self.table: RoutingTable = build_table({}, aggregation)
         self.on_client_notice: NoticeSink = discard_notice
+        self.ask_client: AskClient = nobody_to_ask
         self.on_closing: Callable[[], None] = do_nothing
         self.handler: Handler = Router(self)
         for decorate in decorators:
@@ -120,6 +133,10 @@ class SessionActor(Actor[McpRequest, JsonObject]):
                 notice = Notice(notice.method, {**params, "uri": self.table.advertised_uri(name, uri)})
         self.on_client_notice(notice)
 
+    def backend_asks(self, method: str, params: JsonObject) -> PendingAnswer:
+        """Ask the client something that belongs to no request of its own."""
+        return self.ask_client(method, params)
+
     def _below_log_level(self, notice: Notice) -> bool:
         level = (notice.params or {}).get("level")
         if self.log_level is None or level not in LOG_LEVELS:
@@ -162,6 +179,11 @@ class SessionActor(Actor[McpRequest, JsonObject]):
                 joined_later = connection.connects != connected_at_start.get(name)
                 if joined_later and self.log_level is not None and "logging" in connection.capabilities:
                     services.start_soon(set_level, connection, self.log_level, discard_notice)
+
+
+def nobody_to_ask(method: str, _: JsonObject) -> PendingAnswer:
+    """The `AskClient` of a session that has no client who could answer."""
+    raise ClientUnreachable(f"there is no client to ask for {method}")
 
 
 def do_nothing() -> None:

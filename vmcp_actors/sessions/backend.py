@@ -19,7 +19,7 @@ from ..errors import (
     Delivered,
     VmcpError,
 )
-from ..model import EMPTY_CATALOG, BackendSpec, Catalog, JsonObject, Notice, Secret
+from ..model import EMPTY_CATALOG, BackendSpec, Catalog, JsonObject, Notice, PendingAnswer, Secret
 from ..settings import RestartSettings, SessionSettings
 from ..transports import OpenTransport
 from .link import BackendLink, BackendRequest, ConnectGate
@@ -51,6 +51,10 @@ class ConnectionEvents(Protocol):
         """The backend sent a notification that belongs to no request."""
         ...
 
+    def backend_asks(self, method: str, params: JsonObject) -> PendingAnswer:
+        """The backend asks the client something that belongs to no request. Raises `ClientUnreachable`."""
+        ...
+
 
 @frozen
 class ConnectionStatistics:
@@ -77,6 +81,7 @@ class BackendConnection:
         self,
         spec: BackendSpec,
         *,
+        client_capabilities: JsonObject,
         events: ConnectionEvents,
         open_transport: OpenTransport,
         gate: ConnectGate,
@@ -88,6 +93,7 @@ class BackendConnection:
         self.catalog: Catalog = EMPTY_CATALOG
         self.server: JsonObject = {}
         self.reason: str | None = None
+        self._client_capabilities = client_capabilities
         self._events = events
         self._open_transport = open_transport
         self._gate = gate
@@ -123,6 +129,7 @@ class BackendConnection:
     async def _live_once(self, *, task_status: trio.TaskStatus[object]) -> None:
         link = BackendLink(
             self.spec,
+            client_capabilities=self._client_capabilities,
             events=self,
             open_transport=self._open_transport,
             gate=self._gate,
@@ -188,6 +195,10 @@ class BackendConnection:
         """The backend sent a notification of its own."""
         self._events.backend_notice(self.spec.name, notice)
 
+    def ask(self, method: str, params: JsonObject) -> PendingAnswer:
+        """The backend asks the client something of its own accord."""
+        return self._events.backend_asks(method, params)
+
     # --- for the session ----------------------------------------------------------------------------------------------
 
     @property
@@ -215,6 +226,11 @@ class BackendConnection:
     def backend_session(self) -> Secret[str] | None:
         """The backend's own session id, if there is one now."""
         return self._link.backend_session if self._link is not None else None
+
+    def tell(self, method: str, params: JsonObject) -> None:
+        """Send a notification to the backend, if it is connected. Synchronous, best effort."""
+        if self._link is not None:
+            self._link.tell(method, params)
 
     async def wait_settled(self) -> None:
         """Wait until the first attempt to connect has succeeded or failed."""

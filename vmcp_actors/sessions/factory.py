@@ -17,6 +17,9 @@ from .backend import BackendConnection, ConnectionEvents
 from .link import ConnectGate
 from .session import Session
 
+NOT_RELAYED = frozenset({"tasks"})
+"""What a client may declare and backends are not told, because it is not relayed."""
+
 StartTask = Callable[[Callable[..., Awaitable[Any]]], Awaitable[Any]]
 """Starts an async function that accepts `task_status`, as `nursery.start` does."""
 
@@ -67,12 +70,15 @@ class SessionFactory:
         """
         settings = self.settings
         session_id = session_id or new_session_id()
+        client = client or ClientProfile()
+        capabilities = {name: value for name, value in client.capabilities.items() if name not in NOT_RELAYED}
         gate = ConnectGate(trio.CapacityLimiter(settings.backend_init_concurrency), self._connecting)
 
         def connect(events: ConnectionEvents) -> list[BackendConnection]:
             return [
                 BackendConnection(
                     spec,
+                    client_capabilities=capabilities,
                     events=events,
                     open_transport=self._transport,
                     gate=gate,
@@ -91,7 +97,7 @@ class SessionFactory:
             store=self._store,
         )
         await start(actor.run)
-        return Session(session_id, identity, client or ClientProfile(), actor)
+        return Session(session_id, identity, client, actor)
 
     def __repr__(self) -> str:
         return f"<SessionFactory: {self._connecting.borrowed_tokens} backends being connected>"

@@ -9,10 +9,10 @@ import logging
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
-from attrs import define, frozen
+from attrs import define, field, frozen
 from mcp.shared.dispatcher import CallOptions, DispatchContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
@@ -29,15 +29,19 @@ from ..errors import (
     BackendSessionLost,
     BackendTimeout,
     BackendUnavailable,
+    ClientError,
+    ClientUnreachable,
     Delivered,
 )
 from ..model import (
     EMPTY_CATALOG,
+    AskClient,
     BackendSpec,
     Catalog,
     JsonObject,
     Notice,
     NoticeSink,
+    PendingAnswer,
     Secret,
     discard_notice,
 )
@@ -54,7 +58,14 @@ SESSION_LOSS_GRACE = 1.0
 """Seconds that other calls get to hear for themselves that the backend forgot the session."""
 MAX_EXTENSION = 10
 """Progress extends a call's time, up to this many times the configured one."""
-CANCEL_TIMEOUT = 5.0
+NOTIFY_TIMEOUT = 5.0
+
+CLIENT_CAPABILITY: Final[Mapping[str, str]] = {
+    "sampling/createMessage": "sampling",
+    "elicitation/create": "elicitation",
+    "roots/list": "roots",
+}
+"""What a client must have declared to be asked for a method."""
 
 
 @frozen
@@ -64,6 +75,7 @@ class BackendRequest:
     method: str
     params: JsonObject
     on_notice: NoticeSink = discard_notice
+    ask: AskClient | None = None
 
 
 class LinkEvents(Protocol):
@@ -77,15 +89,21 @@ class LinkEvents(Protocol):
         """The backend sent a notification that belongs to no request."""
         ...
 
+    def ask(self, method: str, params: JsonObject) -> PendingAnswer:
+        """The backend asks the client something that belongs to no request. Raises `ClientUnreachable`."""
+        ...
+
 
 @define
 class _Pending:
     """A request under way: whom its progress is for, and its time."""
 
     on_notice: NoticeSink
+    ask: AskClient | None
     client_token: str | int | None
     scope: trio.CancelScope
     latest: float
+    asked: list[PendingAnswer] = field(factory=list)
 
 
 class ConnectGate:
@@ -121,6 +139,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         self,
         spec: BackendSpec,
         *,
+        client_capabilities: JsonObject,
         events: LinkEvents,
         open_transport: OpenTransport,
         gate: ConnectGate,
@@ -130,6 +149,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         super().__init__(f"backend {spec.name}", capacity=max_calls, max_calls=max_calls)
         self.spec = spec
         self.server: JsonObject = {}
+        self._client_capabilities = client_capabilities
         self._events = events
         self._open_transport = open_transport
         self._gate = gate
@@ -207,7 +227,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
     async def _handshake(self, transport: Transport) -> None:
         params = {
             "protocolVersion": LATEST_STATEFUL,
-            "capabilities": {},
+            "capabilities": self._client_capabilities,
             "clientInfo": {"name": "vmcp-actors", "version": __version__},
         }
         try:
@@ -247,14 +267,18 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         now = trio.current_time()
         timeout = self.spec.call_timeout
         with trio.CancelScope(deadline=now + timeout) as scope:
-            self._pending[request_id] = _Pending(request.on_notice, token, scope, now + MAX_EXTENSION * timeout)
+            latest = now + MAX_EXTENSION * timeout
+            pending = self._pending[request_id] = _Pending(request.on_notice, request.ask, token, scope, latest)
             try:
                 return await self._send(request.method, params, request_id)
             except trio.Cancelled:
-                self._tell_cancelled(request_id, "timed out" if not call.cancelled else "the client cancelled it")
+                reason = "the client cancelled it" if call.cancelled else "timed out"
+                self.tell("notifications/cancelled", {"requestId": request_id, "reason": reason})
                 raise
             finally:
                 del self._pending[request_id]
+                for answer in pending.asked:
+                    answer.give_up("the request that it was for has ended")
         raise BackendTimeout(self.spec.name, f"no answer to {request.method} within {timeout:g} s")
 
     def _new_request_id(self) -> int:
@@ -278,17 +302,18 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
                 raise BackendLost(self.spec.name, f"connection lost during {method}") from error
             raise BackendReplied(self.spec.name, error.code, error.message, error.data) from error
 
-    def _tell_cancelled(self, request_id: int, reason: str) -> None:
-        assert self._services is not None
-        self._services.start_soon(self._notify_cancelled, {"requestId": request_id, "reason": reason})
+    def tell(self, method: str, params: JsonObject) -> None:
+        """Send a notification to the backend. Synchronous: it is on its way, and lost if the connection is."""
+        if self._services is not None:
+            self._services.start_soon(self._notify, method, params)
 
-    async def _notify_cancelled(self, params: JsonObject) -> None:
+    async def _notify(self, method: str, params: JsonObject) -> None:
         assert self._transport is not None
-        with trio.move_on_after(CANCEL_TIMEOUT):
+        with trio.move_on_after(NOTIFY_TIMEOUT):
             try:
-                await self._transport.notify("notifications/cancelled", params)
+                await self._transport.notify(method, params)
             except BackendError as error:
-                logger.debug("cancellation not delivered: %s", error)
+                logger.debug("%s not delivered: %s", method, error)
 
     # --- what the backend sends ---------------------------------------------------------------------------------------
 
@@ -316,11 +341,16 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             self._sink_for(method, related)(Notice(method, params or None))
 
     def _sink_for(self, method: str, related: str | int | None) -> NoticeSink:
-        """The request that a notification belongs to; a pipe does not say, but a single one under way is it."""
-        pending = self._pending.get(related) if related is not None else None
-        if pending is None and method == "notifications/message" and len(self._pending) == 1:
-            pending = next(iter(self._pending.values()))
+        pending = self._related(related, guess=method == "notifications/message")
         return pending.on_notice if pending is not None else self._events.notice
+
+    def _related(self, request_id: str | int | None, *, guess: bool) -> _Pending | None:
+        """The request that a message belongs to. A pipe does not say; but a single one under way must be it."""
+        if request_id is not None:
+            return self._pending.get(request_id)
+        if guess and len(self._pending) == 1:
+            return next(iter(self._pending.values()))
+        return None
 
     def _progress(self, params: JsonObject) -> None:
         pending = self._pending.get(params.get("progressToken", ""))
@@ -331,12 +361,49 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             pending.on_notice(Notice("notifications/progress", {**params, "progressToken": pending.client_token}))
 
     async def _on_request(
-        self, _: DispatchContext[TransportContext], method: str, __: Mapping[str, Any] | None
+        self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
     ) -> JsonObject:
-        await trio.lowlevel.checkpoint()
+        """Answer a request of the backend: pings here, what the client declared that it can do by asking the client.
+
+        It ends with the request of ours that it belongs to, or when the backend cancels it.
+        """
         if method == "ping":
+            await trio.lowlevel.checkpoint()
             return {}
-        raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method} (the client did not declare this capability)")
+        if CLIENT_CAPABILITY.get(method) not in self._client_capabilities:
+            raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method} (the client did not declare it)")
+        metadata = context.message_metadata
+        related = metadata.related_request_id if isinstance(metadata, ServerMessageMetadata) else None
+        pending = self._related(related, guess=True)
+        try:
+            return await self._ask_client(method, dict(params or {}), pending)
+        except ClientError as error:
+            raise MCPError(error.code, error.message, error.data) from error
+
+    async def _ask_client(self, method: str, params: JsonObject, pending: _Pending | None) -> JsonObject:
+        if pending is None or pending.ask is None:
+            answer = self._events.ask(method, params)
+            with trio.move_on_after(MAX_EXTENSION * self.spec.call_timeout):
+                return await _wait_or_give_up(answer)
+            raise ClientUnreachable(f"the client did not answer {method} in time")
+        answer = pending.ask(method, params)
+        pending.asked.append(answer)
+        # A person may be thinking: the time of the request stands still, within its bound.
+        pending.scope.deadline = pending.latest
+        try:
+            return await _wait_or_give_up(answer)
+        finally:
+            pending.asked.remove(answer)
+            if not pending.asked:
+                pending.scope.deadline = min(trio.current_time() + self.spec.call_timeout, pending.latest)
+
+
+async def _wait_or_give_up(answer: PendingAnswer) -> JsonObject:
+    try:
+        return await answer.wait()
+    except trio.Cancelled:
+        answer.give_up("the backend no longer needs it")
+        raise
 
 
 def _is_closed(error: MCPError) -> bool:

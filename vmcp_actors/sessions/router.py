@@ -111,7 +111,8 @@ class Router:
 
     async def _send(self, backend: str, request: McpRequest, params: JsonObject) -> JsonObject:
         connection = self._routes.connections[backend]
-        return await connection.request(BackendRequest(request.method, params, request.context.on_notice))
+        context = request.context
+        return await connection.request(BackendRequest(request.method, params, context.on_notice, context.ask))
 
     def _route(self, find: Callable[[RoutingTable], Any]) -> Any:
         """Look something up; when it is not there, say which backends are missing that may have had it."""

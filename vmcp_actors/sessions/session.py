@@ -13,6 +13,7 @@ from attrs import frozen
 from ..actors import ActorRef, Call, OnCallerExit
 from ..errors import ActorStopped, SessionClosed
 from ..model import (
+    AskClient,
     ClientProfile,
     Identity,
     JsonObject,
@@ -22,7 +23,7 @@ from ..model import (
     Secret,
     discard_notice,
 )
-from .actor import SessionActor, do_nothing
+from .actor import SessionActor, do_nothing, nobody_to_ask
 from .backend import ConnectionStatistics
 
 logger = logging.getLogger(__name__)
@@ -172,6 +173,7 @@ class Session:
         params: JsonObject,
         *,
         on_notice: NoticeSink = discard_notice,
+        ask: AskClient | None = None,
         on_caller_exit: OnCallerExit = OnCallerExit.DETACH,
         deadline: float = math.inf,
     ) -> Call[McpRequest, JsonObject]:
@@ -181,20 +183,33 @@ class Session:
         self.touch()
         try:
             return self._ref.submit(
-                McpRequest(method, params, RequestContext(on_notice)),
+                McpRequest(method, params, RequestContext(on_notice, ask)),
                 on_caller_exit=on_caller_exit,
                 deadline=deadline,
             )
         except ActorStopped as error:
             raise SessionClosed from error
 
-    def listen(self, sink: NoticeSink, *, on_closing: Callable[[], None] | None = None) -> None:
-        """Hand notifications that belong to no request to `sink`, and say when the session begins to close.
+    def listen(
+        self,
+        sink: NoticeSink,
+        *,
+        ask: AskClient | None = None,
+        on_closing: Callable[[], None] | None = None,
+    ) -> None:
+        """Connect the session with its client: for what belongs to no request, from now on. There is one listener.
 
-        From now on, and to one listener only. Both are called from the session's tasks: they must not wait or raise.
+        `sink` takes notifications, `ask` asks the client something, `on_closing` hears of the session's close.
+        All are called from the session's tasks: they must not wait, and only `ask` may raise (`ClientUnreachable`).
         """
         self._actor.on_client_notice = sink
+        self._actor.ask_client = ask or nobody_to_ask
         self._actor.on_closing = on_closing or do_nothing
+
+    def tell_backends(self, method: str, params: JsonObject) -> None:
+        """Send a notification of the client to every backend that is connected. Synchronous, best effort."""
+        for connection in self._actor.connections.values():
+            connection.tell(method, params)
 
     # --- its life -----------------------------------------------------------------------------------------------------
 

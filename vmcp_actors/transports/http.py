@@ -337,6 +337,8 @@ class HttpDispatcher:
         request_id: Any = message.id
         try:
             result = await self._inbound.request(message, InboundContext(self, request_id, related))
+            if result is None:
+                return
             body = encode_result(request_id, result)
         except MCPError as error:
             body = encode_error(request_id, error.error.model_dump(exclude_none=True))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import trio
 from mcp.shared.dispatcher import (
     CallOptions,
     OnNotify,
@@ -65,6 +66,7 @@ class InboundMessages:
         self._on_notify: OnNotify | None = None
         self._intercept: OnNotifyIntercept | None = None
         self._progress: dict[RequestId, ProgressFnT] = {}
+        self._serving: dict[RequestId, trio.CancelScope] = {}
 
     def bind(self, on_request: OnRequest, on_notify: OnNotify, intercept: OnNotifyIntercept | None) -> None:
         """Use these callbacks from now on."""
@@ -85,6 +87,10 @@ class InboundMessages:
     async def notification(self, message: Message, related: RequestId | None) -> None:
         """Hand on one notification; returns when its callback has. A callback that raises loses only this one."""
         method, params = str(message.method), message.arguments
+        if method == "notifications/cancelled" and isinstance(params.get("requestId"), int | str):
+            scope = self._serving.get(params["requestId"])
+            if scope is not None:
+                scope.cancel("the backend cancelled its request")
         callback = self._progress.get(params.get("progressToken", "")) if method == "notifications/progress" else None
         try:
             if callback is not None:
@@ -95,15 +101,20 @@ class InboundMessages:
         except Exception:
             logger.exception("a handler of %s failed", method)
 
-    async def request(self, message: Message, context: InboundContext) -> JsonObject:
-        """Answer one request of the backend. Raises `MCPError` for an error answer, and nothing else."""
+    async def request(self, message: Message, context: InboundContext) -> JsonObject | None:
+        """Answer one request of the backend; None when the backend has cancelled it. Raises only `MCPError`."""
         method = str(message.method)
-        if self._on_request is None:
+        if self._on_request is None or context.request_id is None:
             raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method}")
-        try:
-            return await self._on_request(context, method, message.arguments)
-        except MCPError:
-            raise
-        except Exception as error:
-            logger.exception("the handler of the backend's request %s failed", method)
-            raise MCPError(-32603, "Internal error") from error
+        with trio.CancelScope() as scope:
+            self._serving[context.request_id] = scope
+            try:
+                return await self._on_request(context, method, message.arguments)
+            except MCPError:
+                raise
+            except Exception as error:
+                logger.exception("the handler of the backend's request %s failed", method)
+                raise MCPError(-32603, "Internal error") from error
+            finally:
+                del self._serving[context.request_id]
+        return None

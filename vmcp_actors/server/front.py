@@ -1,0 +1,184 @@
+"""What the endpoint keeps for one session: its calls, its streams, and what its client has been asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ..actors import Call, Reply
+from ..errors import ClientReplied, ClientUnreachable, RequestError
+from ..model import JsonObject, McpRequest, Notice, PendingAnswer
+from ..wire.messages import Message, RequestId, encode_notification, encode_request
+from .streams import StreamLog
+
+REPLAY_EVENTS: Final = 1024
+REPLAY_BYTES: Final = 4 * 1024 * 1024
+"""What a session keeps of what it has sent, for clients that resume a stream."""
+
+
+class Front:
+    """Synchronous bookkeeping, called from the session's tasks and from those of HTTP requests.
+
+    Streams that answer a request are named `p…`, those that a GET opened `g…`; a message is on exactly one of them.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.calls: dict[RequestId, Call[McpRequest, JsonObject]] = {}
+        self._capacity = capacity
+        self._logs: dict[str, StreamLog] = {}
+        self._open: list[StreamLog] = []
+        self._waiting = StreamLog("waiting", capacity=capacity, on_growth=lambda _: None)
+        self._asked: dict[RequestId, Reply[JsonObject]] = {}
+        self._streams = self._questions = 0
+        self._events = self._bytes = 0
+        self._closed = False
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    def answer_stream(self) -> StreamLog:
+        """The log of a request's own stream; kept only once there is something in it."""
+        return self._new_log("p")
+
+    def open_stream(self) -> StreamLog:
+        """A stream for what belongs to no request; what has been waiting goes to it."""
+        return self._opened(self._new_log("g"))
+
+    def resume_stream(self, event_id: str) -> tuple[StreamLog, int]:
+        """The stream of an event, and the place of that event in it.
+
+        Raises:
+            RequestError: it was the stream of a request, and is no longer kept. A GET stream is simply opened anew.
+        """
+        name, _, number = event_id.rpartition("-")
+        log = self._logs.get(name)
+        if log is not None and number.isdecimal():
+            return (self._opened(log) if name.startswith("g") else log), int(number)
+        if name.startswith("p"):
+            raise RequestError("The stream of this Last-Event-ID is no longer kept")
+        return self.open_stream(), 0
+
+    def _new_log(self, kind: str) -> StreamLog:
+        self._streams += 1
+        return StreamLog(f"{kind}{self._streams}", capacity=self._capacity, on_growth=self._grown)
+
+    def _opened(self, log: StreamLog) -> StreamLog:
+        for entry in self._waiting.withdraw_unsent():
+            log.put(entry.data, entry.notice)
+        if self._closed:
+            log.finish()
+        self._logs[log.name] = log
+        self._open.append(log)
+        return log
+
+    def closed_stream(self, log: StreamLog) -> None:
+        """A stream that a GET opened or resumed has no reader any more: what it did not send waits for the next."""
+        if log in self._open:
+            self._open.remove(log)
+        if log in self._open or not log.name.startswith("g"):
+            return  # another reader has it already, or it belongs to a request
+        for entry in log.withdraw_unsent():
+            self._put(entry.data, entry.notice)
+
+    def _grown(self, log: StreamLog) -> None:
+        """A log has one more message: keep it for replay, within the bounds of the session."""
+        self._logs.setdefault(log.name, log)
+        self._events += 1
+        self._bytes += len(log.after(0)[-1].data)
+        for name, oldest in list(self._logs.items()):
+            while self._events > REPLAY_EVENTS or self._bytes > REPLAY_BYTES:
+                freed = oldest.forget_oldest()
+                if not freed:
+                    break
+                self._events -= 1
+                self._bytes -= freed
+            if oldest.finished and not oldest.statistics().kept:
+                del self._logs[name]
+            if self._events <= REPLAY_EVENTS and self._bytes <= REPLAY_BYTES:
+                break
+
+    # --- from the session -------------------------------------------------------------------------------------------
+
+    def notify(self, notice: Notice) -> None:
+        """Hand a notification that belongs to no request to the newest open stream, or keep it for the next one."""
+        (self._newest() or self._waiting).notify(notice)
+
+    def ask(self, method: str, params: JsonObject) -> PendingAnswer:
+        """Ask the client something that belongs to no request."""
+        return self.ask_on(self._put, method, params)
+
+    def ask_on(self, put: Callable[[bytes], None], method: str, params: JsonObject) -> PendingAnswer:
+        """Ask the client something on a stream. The id is ours, so that two backends never use the same."""
+        if self._closed:
+            raise ClientUnreachable("the session is closing")
+        self._questions += 1
+        question = Question(self._questions, put, self._asked)
+        put(encode_request(self._questions, method, params))
+        return question
+
+    def close(self) -> None:
+        """The session begins to close: GET streams end, and nobody waits for the client any more."""
+        self._closed = True
+        for log in self._open:
+            log.finish()
+        for reply in list(self._asked.values()):
+            reply.set_error(ClientUnreachable("the session is closing"))
+
+    def _put(self, data: bytes, notice: Notice | None = None) -> None:
+        (self._newest() or self._waiting).put(data, notice)
+
+    def _newest(self) -> StreamLog | None:
+        return next((log for log in reversed(self._open) if not log.finished), None)
+
+    # --- from the client --------------------------------------------------------------------------------------------
+
+    def answered(self, message: Message) -> None:
+        """The client's answer to something that it was asked; late and unknown ones are ignored."""
+        reply = self._asked.get(message.id) if isinstance(message.id, int | str) else None
+        if reply is None:
+            return
+        if isinstance(message.error, dict):
+            code, text = message.error.get("code"), message.error.get("message")
+            reply.set_error(
+                ClientReplied(
+                    code if isinstance(code, int) else -32603,
+                    text if isinstance(text, str) else "the client gave no message",
+                    message.error.get("data"),
+                )
+            )
+        elif isinstance(message.result, dict):
+            reply.set_value(message.result)
+        else:
+            reply.set_error(ClientReplied(-32603, "the client's result is not an object"))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Front: {len(self.calls)} calls, {len(self._open)} GET streams, {len(self._asked)} questions, "
+            f"{self._events} events kept>"
+        )
+
+
+class Question:
+    """A request to the client: the `PendingAnswer` that the backend's side waits for."""
+
+    def __init__(
+        self, request_id: int, put: Callable[[bytes], None], asked: dict[RequestId, Reply[JsonObject]]
+    ) -> None:
+        self._id = request_id
+        self._put = put
+        self._asked = asked
+        self._reply: Reply[JsonObject] = Reply()
+        asked[request_id] = self._reply
+        self._reply.on_done(self._forget)
+
+    async def wait(self) -> JsonObject:
+        """The client's result. Raises `ClientReplied`, `ClientUnreachable`."""
+        return await self._reply.wait()
+
+    def give_up(self, reason: str) -> None:
+        """Nobody needs the answer: the client is told, unless it has answered."""
+        if self._reply.set_error(ClientUnreachable(reason)):
+            params: JsonObject = {"requestId": self._id, "reason": reason}
+            self._put(encode_notification("notifications/cancelled", params))
+
+    def _forget(self) -> None:
+        del self._asked[self._id]
