@@ -176,11 +176,13 @@ class RequestContext:
     Attributes:
         on_notice: takes the notifications that belong to the request.
         ask: asks the client on behalf of the request; None when it cannot be asked that way.
+        on_break: told when the backend closes the stream of the request, to have it resumed later; so may we.
         trace: W3C trace context.
     """
 
     on_notice: NoticeSink = discard_notice
     ask: AskClient | None = None
+    on_break: Callable[[], None] | None = None
     trace: Mapping[str, str] = field(factory=dict)
 
 

@@ -329,3 +329,14 @@ async def test_what_is_kept_for_replay_is_bounded(autojump_clock: MockClock) -> 
         await trio.sleep(1)
 
         assert len(again.messages) == 1024
+
+
+async def test_a_client_that_names_the_event_stream_first_gets_one(autojump_clock: MockClock) -> None:
+    """Clients must take both; this one says what it would rather have."""
+    async with served([backend("a")]) as gateway:
+        client = gateway.client()
+        await client.initialize()
+        exchange = await client.post(client.message("tools/list"), accept="text/event-stream, application/json")
+
+        assert exchange.headers["content-type"] == "text/event-stream"
+        assert len(exchange.messages[0]["result"]["tools"]) == 3

@@ -36,8 +36,12 @@ class Front:
     # --- streams ----------------------------------------------------------------------------------------------------
 
     def answer_stream(self) -> StreamLog:
-        """The log of a request's own stream; kept only once there is something in it."""
+        """The log of a request's own stream, not yet kept: most requests need none."""
         return self._new_log("p")
+
+    def keep(self, log: StreamLog) -> None:
+        """The response is an event stream: it can be resumed from now on."""
+        self._logs[log.name] = log
 
     def open_stream(self) -> StreamLog:
         """A stream for what belongs to no request; what has been waiting goes to it."""

@@ -85,7 +85,7 @@ class StatefulEndpoint:
         session = self._session(headers)
         session.touch()
         if message.is_request:
-            await self._answer(session, message, send)
+            await self._answer(session, message, headers, send)
             return
         if message.is_notification:
             self._notification(session, message)
@@ -130,7 +130,7 @@ class StatefulEndpoint:
         elif message.method == "notifications/roots/list_changed":
             session.tell_backends(str(message.method), message.arguments)
 
-    async def _answer(self, session: Session, message: Message, send: Send) -> None:
+    async def _answer(self, session: Session, message: Message, headers: Headers, send: Send) -> None:
         """Answer a request as plain JSON; as an event stream if something comes before its result, or it takes long.
 
         Once it is a stream it can be resumed, and the result waits for a client that was disconnected.
@@ -145,6 +145,7 @@ class StatefulEndpoint:
             message.arguments,
             on_notice=log.notify,
             ask=partial(front.ask_on, log.put),
+            on_break=log.break_off,
             on_caller_exit=OnCallerExit.DETACH,
         )
         front.calls[request_id] = call
@@ -159,12 +160,15 @@ class StatefulEndpoint:
             log.wake()
 
         call.reply.on_done(answered)
-        with trio.move_on_after(self._settings.keepalive_interval):
-            await log.wait()
-        if call.reply.done and log.empty:
+        prefers_stream = _prefers_stream(headers)
+        if not prefers_stream:
+            with trio.move_on_after(self._settings.keepalive_interval):
+                await log.wait()
+        if call.reply.done and log.empty and not prefers_stream:
             await send_response(send, 200, _outcome(call, request_id))
             return
         streaming = True
+        front.keep(log)
         if call.reply.done:
             log.put(_outcome(call, request_id))
             log.finish()
@@ -237,6 +241,12 @@ def _check_accepts(headers: Headers, *needed: str) -> None:
     for media_type in needed:
         if not ranges & {media_type, f"{media_type.partition('/')[0]}/*", "*/*"}:
             raise NotAcceptable(f"Accept must include {' and '.join(needed)}")
+
+
+def _prefers_stream(headers: Headers) -> bool:
+    """Whether the client names the event stream before JSON: clients must take both, and most name JSON first."""
+    accept = headers.get("accept", "")
+    return -1 < accept.find("text/event-stream") < accept.find("application/json")
 
 
 def _check_revision(headers: Headers, message: Message | None) -> None:

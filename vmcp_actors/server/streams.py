@@ -62,6 +62,7 @@ class StreamLog:
         self._sent = 0
         self._dropped = 0
         self._finished = False
+        self._break_off = False
 
     # --- for those who have something to say ------------------------------------------------------------------------
 
@@ -93,6 +94,11 @@ class StreamLog:
     def finish(self) -> None:
         """No more messages: readers end when they have sent what is there."""
         self._finished = True
+        self._wakeup.set()
+
+    def break_off(self) -> None:
+        """Have the writer end its response now; the stream itself goes on, and the client comes back for the rest."""
+        self._break_off = True
         self._wakeup.set()
 
     def wake(self) -> None:
@@ -129,6 +135,11 @@ class StreamLog:
         for entry in unsent:
             self._entries.remove(entry)
         return unsent
+
+    def broken_off(self) -> bool:
+        """Whether a writer is to end its response; asking takes the request back."""
+        asked, self._break_off = self._break_off, False
+        return asked
 
     @property
     def empty(self) -> bool:
@@ -173,7 +184,7 @@ class EventWriter:
             if entries:
                 cursor = entries[-1].number
                 await self._write(b"".join(encode_event(e.data, id=f"{log.name}-{e.number}") for e in entries))
-            elif log.finished:
+            elif log.finished or (self._priming and log.broken_off()):
                 break
             with trio.move_on_after(self._keepalive) as quiet:
                 await log.wait()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -46,7 +46,7 @@ from ..model import (
     discard_notice,
 )
 from ..transports import OpenTransport, Transport
-from ..transports.base import transport_errors
+from ..transports.base import RequestOptions, transport_errors
 from ..wire.revisions import LATEST_STATEFUL, STATEFUL_REVISIONS
 from .discovery import CHANGED, discover, relist
 
@@ -76,6 +76,7 @@ class BackendRequest:
     params: JsonObject
     on_notice: NoticeSink = discard_notice
     ask: AskClient | None = None
+    on_break: Callable[[], None] | None = None
 
 
 class LinkEvents(Protocol):
@@ -270,7 +271,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             latest = now + MAX_EXTENSION * timeout
             pending = self._pending[request_id] = _Pending(request.on_notice, request.ask, token, scope, latest)
             try:
-                return await self._send(request.method, params, request_id)
+                return await self._send(request, params, request_id)
             except trio.Cancelled:
                 reason = "the client cancelled it" if call.cancelled else "timed out"
                 self.tell("notifications/cancelled", {"requestId": request_id, "reason": reason})
@@ -292,14 +293,16 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         options: CallOptions = {"request_id": self._new_request_id(), "cancel_on_abandon": False}
         return await self._transport.send_raw_request(method, params, options)
 
-    async def _send(self, method: str, params: JsonObject, request_id: int) -> JsonObject:
+    async def _send(self, request: BackendRequest, params: JsonObject, request_id: int) -> JsonObject:
         assert self._transport is not None
-        options: CallOptions = {"request_id": request_id, "cancel_on_abandon": False}
+        options: RequestOptions = {"request_id": request_id, "cancel_on_abandon": False}
+        if request.on_break is not None:
+            options["on_stream_break"] = request.on_break
         try:
-            return await self._transport.send_raw_request(method, params, options)
+            return await self._transport.send_raw_request(request.method, params, options)
         except MCPError as error:
             if _is_closed(error):
-                raise BackendLost(self.spec.name, f"connection lost during {method}") from error
+                raise BackendLost(self.spec.name, f"connection lost during {request.method}") from error
             raise BackendReplied(self.spec.name, error.code, error.message, error.data) from error
 
     def tell(self, method: str, params: JsonObject) -> None:

@@ -112,7 +112,9 @@ class Router:
     async def _send(self, backend: str, request: McpRequest, params: JsonObject) -> JsonObject:
         connection = self._routes.connections[backend]
         context = request.context
-        return await connection.request(BackendRequest(request.method, params, context.on_notice, context.ask))
+        return await connection.request(
+            BackendRequest(request.method, params, context.on_notice, context.ask, context.on_break)
+        )
 
     def _route(self, find: Callable[[RoutingTable], Any]) -> Any:
         """Look something up; when it is not there, say which backends are missing that may have had it."""

@@ -174,6 +174,7 @@ class Session:
         *,
         on_notice: NoticeSink = discard_notice,
         ask: AskClient | None = None,
+        on_break: Callable[[], None] | None = None,
         on_caller_exit: OnCallerExit = OnCallerExit.DETACH,
         deadline: float = math.inf,
     ) -> Call[McpRequest, JsonObject]:
@@ -183,7 +184,7 @@ class Session:
         self.touch()
         try:
             return self._ref.submit(
-                McpRequest(method, params, RequestContext(on_notice, ask)),
+                McpRequest(method, params, RequestContext(on_notice, ask, on_break)),
                 on_caller_exit=on_caller_exit,
                 deadline=deadline,
             )

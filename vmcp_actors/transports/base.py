@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Protocol
 
-from mcp.shared.dispatcher import Dispatcher
+from mcp.shared.dispatcher import CallOptions, Dispatcher
 from mcp.shared.transport_context import TransportContext
 
 from ..errors import BackendError, BackendLost, BackendUnavailable, Delivered
 from ..model import BackendSpec, Secret
 
-__all__ = ["OpenTransport", "Transport", "single_cause", "transport_errors"]
+__all__ = ["OpenTransport", "RequestOptions", "Transport", "single_cause", "transport_errors"]
 
 
 class Transport(Dispatcher[TransportContext], Protocol):
@@ -33,6 +33,13 @@ class Transport(Dispatcher[TransportContext], Protocol):
     async def goodbye(self) -> None:
         """Tell the backend that we leave. Best effort: raises nothing, and the caller bounds its time."""
         ...
+
+
+class RequestOptions(CallOptions, total=False):
+    """The SDK's options of a request, and one more. Dispatchers ignore what they do not know."""
+
+    on_stream_break: Callable[[], None]
+    """Called when the backend closes the stream of the request before its answer, to have it resumed later."""
 
 
 class OpenTransport(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -180,7 +180,7 @@ class HttpDispatcher:
     async def _exchange(self, request_id: RequestId, method: str, params: JsonObject, opts: CallOptions) -> JsonObject:
         response = await self.open("POST", encode_request(request_id, method, params), opts.get("headers"))
         try:
-            message = await self._answer(response, request_id)
+            message = await self._answer(response, request_id, opts)
         except (ConnectionBroken, BadResponse) as error:
             response.close()
             raise BackendLost(self.backend, f"connection lost during {method}: {error}") from error
@@ -198,11 +198,12 @@ class HttpDispatcher:
             self._adopt(response, message.result)
         return message.result
 
-    async def _answer(self, response: Response, request_id: RequestId) -> Message:
+    async def _answer(self, response: Response, request_id: RequestId, opts: CallOptions) -> Message:
         """The message that answers the request, from whatever kind of response the backend chose."""
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status == 200 and content_type == "text/event-stream":
-            return await AnswerStream(self, request_id).answer(response)
+            on_break: Callable[[], None] | None = opts.get("on_stream_break")  # type: ignore[assignment]
+            return await AnswerStream(self, request_id, on_break).answer(response)
         if response.status == 200 and content_type == "application/json":
             message = self._decode(await response.read(MAX_MESSAGE_BYTES))
             if message.is_response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import trio
@@ -56,7 +56,10 @@ class AnswerStream:
     goes on, and is not sent again.
     """
 
-    def __init__(self, connection: Connection, request_id: RequestId) -> None:
+    def __init__(
+        self, connection: Connection, request_id: RequestId, on_break: Callable[[], None] | None = None
+    ) -> None:
+        self._on_break = on_break
         self._connection = connection
         self._request_id = request_id
         self._decoder = EventDecoder(MAX_EVENT_BYTES)
@@ -75,6 +78,8 @@ class AnswerStream:
             if not self._decoder.last_event_id or attempts >= RESUME_ATTEMPTS:
                 raise BackendLost(self._connection.backend, "the stream ended before the answer")
             seen = self._decoder.last_event_id
+            if self._on_break is not None and self._decoder.retry is not None:
+                self._on_break()
             await trio.sleep(min(self._decoder.retry or DEFAULT_RETRY, MAX_RETRY))
             answer = await self._resume()
             attempts = 0 if self._decoder.last_event_id != seen else attempts + 1
