@@ -38,6 +38,7 @@ class MemorySession:
     state: dict[str, Any] = field(factory=dict)
     notify: Callable[[str, JsonObject | None], None] = field(default=lambda _, __: None)
     ask: Callable[[str, JsonObject], Awaitable[JsonObject]] = field(default=lambda _, __: _nobody())
+    break_stream: Callable[[], None] = field(default=lambda: None)
     lose: Callable[[BackendError], None] = field(default=lambda _: None)
 
 
@@ -196,6 +197,9 @@ class _MemoryTransport:
             lost = BackendSessionLost(self._backend.name, "the backend no longer knows our session")
             self._lose(lost)
             raise lost
+        on_break: Any = (opts or {}).get("on_stream_break")
+        if on_break is not None:
+            self._session.break_stream = on_break
         with trio.CancelScope() as scope:
             self._running.add(scope)
             try:

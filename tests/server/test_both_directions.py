@@ -340,3 +340,27 @@ async def test_a_client_that_names_the_event_stream_first_gets_one(autojump_cloc
 
         assert exchange.headers["content-type"] == "text/event-stream"
         assert len(exchange.messages[0]["result"]["tools"]) == 3
+
+
+async def test_a_backend_that_breaks_its_stream_off_has_us_do_the_same(autojump_clock: MockClock) -> None:
+    """MCP 2025-11-25: the response ends before the answer, and the client comes back for it by GET."""
+
+    async def polling(session: MemorySession, _: JsonObject) -> Any:
+        session.break_stream()
+        await trio.sleep(5)
+        return "done"
+
+    async with served([MemoryBackend("a", tools={"polling": polling})]) as gateway:
+        client, old = gateway.client(), gateway.client()
+        await client.initialize()
+        await old.initialize(protocolVersion="2025-06-18")
+        start = trio.current_time()
+        broken = await client.post(client.message("tools/call", name="a_polling", arguments={}))
+        broken_after = trio.current_time() - start
+        resumed = await client.http("GET", last_event_id=ids_of(broken)[0])
+        patient = await old.post(old.message("tools/call", name="a_polling", arguments={}))
+
+        assert broken.messages == []
+        assert broken_after < 1
+        assert text_of(resumed.messages[-1]["result"]) == "done"
+        assert text_of(patient.messages[-1]["result"]) == "done"
