@@ -22,7 +22,8 @@ from ..errors import (
 from ..model import EMPTY_CATALOG, BackendSpec, Catalog, JsonObject, Notice, PendingAnswer, Secret
 from ..settings import RestartSettings, SessionSettings
 from ..transports import OpenTransport
-from .link import BackendLink, BackendRequest, ConnectGate
+from .backchannel import BackendRequest
+from .link import BackendLink, ConnectGate
 
 logger = logging.getLogger(__name__)
 

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any
 
 import trio
-from attrs import define, field, frozen
-from mcp.shared.dispatcher import CallOptions, DispatchContext
+from mcp.shared.dispatcher import CallOptions
 from mcp.shared.exceptions import MCPError
-from mcp.shared.message import ServerMessageMetadata
-from mcp.shared.transport_context import TransportContext
-from mcp_types import CONNECTION_CLOSED, METHOD_NOT_FOUND
+from mcp_types import CONNECTION_CLOSED
 
 from .. import __version__
 from ..actors import Actor, Call, ServiceNursery, open_service_nursery
@@ -29,26 +26,19 @@ from ..errors import (
     BackendSessionLost,
     BackendTimeout,
     BackendUnavailable,
-    ClientError,
-    ClientUnreachable,
     Delivered,
 )
 from ..model import (
     EMPTY_CATALOG,
-    AskClient,
     BackendSpec,
-    Catalog,
     JsonObject,
-    Notice,
-    NoticeSink,
-    PendingAnswer,
     Secret,
-    discard_notice,
 )
 from ..transports import OpenTransport, Transport
 from ..transports.base import RequestOptions, transport_errors
 from ..wire.revisions import LATEST_STATEFUL, STATEFUL_REVISIONS
-from .discovery import CHANGED, discover, relist
+from .backchannel import Backchannel, BackendRequest, LinkEvents
+from .discovery import discover, relist
 
 logger = logging.getLogger(__name__)
 
@@ -56,55 +46,7 @@ COALESCE = 0.05
 """Seconds to wait after a `list_changed` for more of them, before listing again."""
 SESSION_LOSS_GRACE = 1.0
 """Seconds that other calls get to hear for themselves that the backend forgot the session."""
-MAX_EXTENSION = 10
-"""Progress extends a call's time, up to this many times the configured one."""
 NOTIFY_TIMEOUT = 5.0
-
-CLIENT_CAPABILITY: Final[Mapping[str, str]] = {
-    "sampling/createMessage": "sampling",
-    "elicitation/create": "elicitation",
-    "roots/list": "roots",
-}
-"""What a client must have declared to be asked for a method."""
-
-
-@frozen
-class BackendRequest:
-    """A request in the backend's own terms, and where what belongs to it goes."""
-
-    method: str
-    params: JsonObject
-    on_notice: NoticeSink = discard_notice
-    ask: AskClient | None = None
-    on_break: Callable[[], None] | None = None
-
-
-class LinkEvents(Protocol):
-    """What a link tells upwards. Synchronous: called between two awaits of the link."""
-
-    def catalog_changed(self, catalog: Catalog) -> None:
-        """The backend offers this from now on."""
-        ...
-
-    def notice(self, notice: Notice) -> None:
-        """The backend sent a notification that belongs to no request."""
-        ...
-
-    def ask(self, method: str, params: JsonObject) -> PendingAnswer:
-        """The backend asks the client something that belongs to no request. Raises `ClientUnreachable`."""
-        ...
-
-
-@define
-class _Pending:
-    """A request under way: whom its progress is for, and its time."""
-
-    on_notice: NoticeSink
-    ask: AskClient | None
-    client_token: str | int | None
-    scope: trio.CancelScope
-    latest: float
-    asked: list[PendingAnswer] = field(factory=list)
 
 
 class ConnectGate:
@@ -158,7 +100,9 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         self._catalog = EMPTY_CATALOG
         self._dirty: set[str] = set()
         self._has_dirty = trio.Event()
-        self._pending: dict[str | int, _Pending] = {}
+        self._backchannel = Backchannel(
+            spec, client_capabilities=client_capabilities, events=events, on_changed=self._list_again
+        )
         self._next_id = 0
         self._transport: Transport | None = None
         self._services: ServiceNursery | None = None
@@ -214,8 +158,9 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         """Serve what the backend sends, until the connection is over; then end the link."""
         try:
             with transport_errors(self.spec.name, "connection lost", delivered=Delivered.UNKNOWN):
+                backchannel = self._backchannel
                 await transport.run(
-                    self._on_request, self._on_notify, self._on_notify_intercept, task_status=task_status
+                    backchannel.on_request, backchannel.on_notify, self._on_notify_intercept, task_status=task_status
                 )
             self.fail(BackendLost(self.spec.name, "the connection ended"))
         except BackendSessionLost as error:
@@ -242,6 +187,17 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             raise BackendProtocolError(self.spec.name, f"speaks protocol version {version!r}, which is not supported")
         await transport.notify("notifications/initialized", None)
 
+    def _on_notify_intercept(self, method: str, params: Mapping[str, Any] | None) -> bool:
+        """Called in the order of arrival. A transport that relates notifications gets its turn in `on_notify`."""
+        if self._transport is not None and self._transport.relates_notifications:
+            return False
+        self._backchannel.notification(method, dict(params or {}), None)
+        return True
+
+    def _list_again(self, kinds: Iterable[str]) -> None:
+        self._dirty.update(kinds)
+        self._has_dirty.set()
+
     async def _keep_catalog(self) -> None:
         """List again what the backend says has changed: only that, and once for many notices."""
         while True:
@@ -264,22 +220,15 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         Raises `BackendReplied` for the backend's own error, `BackendTimeout`, or another `BackendError`.
         """
         request_id = self._new_request_id()
-        params, token = _with_own_progress_token(request.params, request_id)
-        now = trio.current_time()
         timeout = self.spec.call_timeout
-        with trio.CancelScope(deadline=now + timeout) as scope:
-            latest = now + MAX_EXTENSION * timeout
-            pending = self._pending[request_id] = _Pending(request.on_notice, request.ask, token, scope, latest)
-            try:
-                return await self._send(request, params, request_id)
-            except trio.Cancelled:
-                reason = "the client cancelled it" if call.cancelled else "timed out"
-                self.tell("notifications/cancelled", {"requestId": request_id, "reason": reason})
-                raise
-            finally:
-                del self._pending[request_id]
-                for answer in pending.asked:
-                    answer.give_up("the request that it was for has ended")
+        with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
+            with self._backchannel.request(request_id, request, scope) as params:
+                try:
+                    return await self._send(request, params, request_id)
+                except trio.Cancelled:
+                    reason = "the client cancelled it" if call.cancelled else "timed out"
+                    self.tell("notifications/cancelled", {"requestId": request_id, "reason": reason})
+                    raise
         raise BackendTimeout(self.spec.name, f"no answer to {request.method} within {timeout:g} s")
 
     def _new_request_id(self) -> int:
@@ -318,106 +267,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             except BackendError as error:
                 logger.debug("%s not delivered: %s", method, error)
 
-    # --- what the backend sends ---------------------------------------------------------------------------------------
-
-    def _on_notify_intercept(self, method: str, params: Mapping[str, Any] | None) -> bool:
-        """Called in the order of arrival. A transport that relates notifications gets its turn in `_on_notify`."""
-        if self._transport is not None and self._transport.relates_notifications:
-            return False
-        self._notification(method, dict(params or {}), None)
-        return True
-
-    async def _on_notify(
-        self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
-    ) -> None:
-        metadata = context.message_metadata
-        related = metadata.related_request_id if isinstance(metadata, ServerMessageMetadata) else None
-        self._notification(method, dict(params or {}), related)
-
-    def _notification(self, method: str, params: JsonObject, related: str | int | None) -> None:
-        if method in CHANGED:
-            self._dirty.update(CHANGED[method])
-            self._has_dirty.set()
-        elif method == "notifications/progress":
-            self._progress(params)
-        elif method != "notifications/cancelled":
-            self._sink_for(method, related)(Notice(method, params or None))
-
-    def _sink_for(self, method: str, related: str | int | None) -> NoticeSink:
-        pending = self._related(related, guess=method == "notifications/message")
-        return pending.on_notice if pending is not None else self._events.notice
-
-    def _related(self, request_id: str | int | None, *, guess: bool) -> _Pending | None:
-        """The request that a message belongs to. A pipe does not say; but a single one under way must be it."""
-        if request_id is not None:
-            return self._pending.get(request_id)
-        if guess and len(self._pending) == 1:
-            return next(iter(self._pending.values()))
-        return None
-
-    def _progress(self, params: JsonObject) -> None:
-        pending = self._pending.get(params.get("progressToken", ""))
-        if pending is None:
-            return
-        pending.scope.deadline = min(trio.current_time() + self.spec.call_timeout, pending.latest)
-        if pending.client_token is not None:
-            pending.on_notice(Notice("notifications/progress", {**params, "progressToken": pending.client_token}))
-
-    async def _on_request(
-        self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
-    ) -> JsonObject:
-        """Answer a request of the backend: pings here, what the client declared that it can do by asking the client.
-
-        It ends with the request of ours that it belongs to, or when the backend cancels it.
-        """
-        if method == "ping":
-            await trio.lowlevel.checkpoint()
-            return {}
-        if CLIENT_CAPABILITY.get(method) not in self._client_capabilities:
-            raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method} (the client did not declare it)")
-        metadata = context.message_metadata
-        related = metadata.related_request_id if isinstance(metadata, ServerMessageMetadata) else None
-        pending = self._related(related, guess=True)
-        try:
-            return await self._ask_client(method, dict(params or {}), pending)
-        except ClientError as error:
-            raise MCPError(error.code, error.message, error.data) from error
-
-    async def _ask_client(self, method: str, params: JsonObject, pending: _Pending | None) -> JsonObject:
-        if pending is None or pending.ask is None:
-            answer = self._events.ask(method, params)
-            with trio.move_on_after(MAX_EXTENSION * self.spec.call_timeout):
-                return await _wait_or_give_up(answer)
-            raise ClientUnreachable(f"the client did not answer {method} in time")
-        answer = pending.ask(method, params)
-        pending.asked.append(answer)
-        # A person may be thinking: the time of the request stands still, within its bound.
-        pending.scope.deadline = pending.latest
-        try:
-            return await _wait_or_give_up(answer)
-        finally:
-            pending.asked.remove(answer)
-            if not pending.asked:
-                pending.scope.deadline = min(trio.current_time() + self.spec.call_timeout, pending.latest)
-
-
-async def _wait_or_give_up(answer: PendingAnswer) -> JsonObject:
-    try:
-        return await answer.wait()
-    except trio.Cancelled:
-        answer.give_up("the backend no longer needs it")
-        raise
-
 
 def _is_closed(error: MCPError) -> bool:
     """Whether the SDK's dispatcher says that its stream ended, rather than the backend something of its own."""
     return error.code == CONNECTION_CLOSED and error.message == "Connection closed"
-
-
-def _with_own_progress_token(params: JsonObject, request_id: int) -> tuple[JsonObject, str | int | None]:
-    """Replace the client's progress token, which is unique only to that client, by the request's id."""
-    meta = params.get("_meta")
-    token = meta.get("progressToken") if isinstance(meta, dict) else None
-    if not isinstance(token, str | int) or not isinstance(meta, dict):
-        return params, None
-    return {**params, "_meta": {**meta, "progressToken": request_id}}, token

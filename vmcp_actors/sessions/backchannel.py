@@ -1,0 +1,210 @@
+"""What a backend sends of its own accord: related to the requests under way, and handed upwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+import trio
+from attrs import define, field, frozen
+from mcp.shared.dispatcher import DispatchContext
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
+from mcp.shared.transport_context import TransportContext
+from mcp_types import METHOD_NOT_FOUND
+
+from ..errors import ClientError, ClientUnreachable
+from ..model import AskClient, BackendSpec, Catalog, JsonObject, Notice, NoticeSink, PendingAnswer, discard_notice
+from .discovery import CHANGED
+
+MAX_EXTENSION: Final = 10
+"""Progress and questions extend a call's time, up to this many times the configured one."""
+
+CLIENT_CAPABILITY: Final[Mapping[str, str]] = {
+    "sampling/createMessage": "sampling",
+    "elicitation/create": "elicitation",
+    "roots/list": "roots",
+}
+"""What a client must have declared to be asked for a method."""
+
+
+@frozen
+class BackendRequest:
+    """A request in the backend's own terms, and where what belongs to it goes."""
+
+    method: str
+    params: JsonObject
+    on_notice: NoticeSink = discard_notice
+    ask: AskClient | None = None
+    on_break: Callable[[], None] | None = None
+
+
+class LinkEvents(Protocol):
+    """What a link tells upwards. Synchronous: called between two awaits of the link."""
+
+    def catalog_changed(self, catalog: Catalog) -> None:
+        """The backend offers this from now on."""
+        ...
+
+    def notice(self, notice: Notice) -> None:
+        """The backend sent a notification that belongs to no request."""
+        ...
+
+    def ask(self, method: str, params: JsonObject) -> PendingAnswer:
+        """The backend asks the client something that belongs to no request. Raises `ClientUnreachable`."""
+        ...
+
+
+@define
+class UnderWay:
+    """A request under way: whom its progress is for, and its time."""
+
+    on_notice: NoticeSink
+    ask: AskClient | None
+    client_token: str | int | None
+    scope: trio.CancelScope
+    latest: float
+    asked: list[PendingAnswer] = field(factory=list)
+
+
+class Backchannel:
+    """The backend's way to talk to us and to the client, over one connection.
+
+    It knows the requests under way by their ids, because what a backend sends often belongs to one of them. A pipe
+    does not say to which; but a single one under way must be it.
+    """
+
+    def __init__(
+        self,
+        spec: BackendSpec,
+        *,
+        client_capabilities: JsonObject,
+        events: LinkEvents,
+        on_changed: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._spec = spec
+        self._client_capabilities = client_capabilities
+        self._events = events
+        self._on_changed = on_changed
+        self._under_way: dict[str | int, UnderWay] = {}
+
+    @contextmanager
+    def request(self, request_id: int, request: BackendRequest, scope: trio.CancelScope) -> Iterator[JsonObject]:
+        """While the body runs, what belongs to this request finds its way; gives the params to send.
+
+        Its progress token is replaced by its id, which is unique among all clients. `scope` is the request's time.
+        Questions that are still with the client at the end are given up.
+        """
+        params, token = _with_own_progress_token(request.params, request_id)
+        latest = trio.current_time() + MAX_EXTENSION * self._spec.call_timeout
+        under_way = UnderWay(request.on_notice, request.ask, token, scope, latest)
+        self._under_way[request_id] = under_way
+        try:
+            yield params
+        finally:
+            del self._under_way[request_id]
+            for answer in under_way.asked:
+                answer.give_up("the request that it was for has ended")
+
+    # --- notifications ------------------------------------------------------------------------------------------------
+
+    async def on_notify(
+        self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
+    ) -> None:
+        """Take a notification of a transport that says to which request it belongs."""
+        self.notification(method, dict(params or {}), _related_id(context))
+
+    def notification(self, method: str, params: JsonObject, related: str | int | None) -> None:
+        """Take a notification. Synchronous, so that they keep the order in which they came."""
+        if method in CHANGED:
+            self._on_changed(CHANGED[method])
+        elif method == "notifications/progress":
+            self._progress(params)
+        elif method != "notifications/cancelled":
+            under_way = self._related(related, guess=method == "notifications/message")
+            sink = under_way.on_notice if under_way is not None else self._events.notice
+            sink(Notice(method, params or None))
+
+    def _progress(self, params: JsonObject) -> None:
+        under_way = self._under_way.get(params.get("progressToken", ""))
+        if under_way is None:
+            return
+        self._restart_clock(under_way)
+        if under_way.client_token is not None:
+            under_way.on_notice(Notice("notifications/progress", {**params, "progressToken": under_way.client_token}))
+
+    def _related(self, request_id: str | int | None, *, guess: bool) -> UnderWay | None:
+        if request_id is not None:
+            return self._under_way.get(request_id)
+        if guess and len(self._under_way) == 1:
+            return next(iter(self._under_way.values()))
+        return None
+
+    def _restart_clock(self, under_way: UnderWay) -> None:
+        if not under_way.asked:
+            under_way.scope.deadline = min(trio.current_time() + self._spec.call_timeout, under_way.latest)
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    async def on_request(
+        self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
+    ) -> JsonObject:
+        """Answer a request of the backend: pings here, what the client declared that it can do by asking the client.
+
+        It ends with the request of ours that it belongs to, or when the backend cancels it. Raises `MCPError`.
+        """
+        if method == "ping":
+            await trio.lowlevel.checkpoint()
+            return {}
+        if CLIENT_CAPABILITY.get(method) not in self._client_capabilities:
+            raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method} (the client did not declare it)")
+        under_way = self._related(_related_id(context), guess=True)
+        try:
+            if under_way is None or under_way.ask is None:
+                return await self._ask_apart(method, dict(params or {}))
+            return await self._ask_within(under_way, under_way.ask(method, dict(params or {})))
+        except ClientError as error:
+            raise MCPError(error.code, error.message, error.data) from error
+
+    async def _ask_within(self, under_way: UnderWay, answer: PendingAnswer) -> JsonObject:
+        """A question of a request: a person may be thinking, so the request's time stands still, within its bound."""
+        under_way.asked.append(answer)
+        under_way.scope.deadline = under_way.latest
+        try:
+            return await _wait_or_give_up(answer)
+        finally:
+            under_way.asked.remove(answer)
+            self._restart_clock(under_way)
+
+    async def _ask_apart(self, method: str, params: JsonObject) -> JsonObject:
+        answer = self._events.ask(method, params)
+        with trio.move_on_after(MAX_EXTENSION * self._spec.call_timeout):
+            return await _wait_or_give_up(answer)
+        raise ClientUnreachable(f"the client did not answer {method} in time")
+
+    def __repr__(self) -> str:
+        questions = sum(len(under_way.asked) for under_way in self._under_way.values())
+        return f"<Backchannel of {self._spec.name}: {len(self._under_way)} requests under way, {questions} questions>"
+
+
+def _related_id(context: DispatchContext[TransportContext]) -> str | int | None:
+    metadata = context.message_metadata
+    return metadata.related_request_id if isinstance(metadata, ServerMessageMetadata) else None
+
+
+async def _wait_or_give_up(answer: PendingAnswer) -> JsonObject:
+    try:
+        return await answer.wait()
+    except trio.Cancelled:
+        answer.give_up("the backend no longer needs it")
+        raise
+
+
+def _with_own_progress_token(params: JsonObject, request_id: int) -> tuple[JsonObject, str | int | None]:
+    """Replace the client's progress token, which is unique only to that client, by the request's id."""
+    meta = params.get("_meta")
+    token = meta.get("progressToken") if isinstance(meta, dict) else None
+    if not isinstance(token, str | int) or not isinstance(meta, dict):
+        return params, None
+    return {**params, "_meta": {**meta, "progressToken": request_id}}, token
