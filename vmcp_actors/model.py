@@ -102,12 +102,17 @@ class StdioCommand:
 
 @frozen
 class BackendSpec:
-    """A backend as configured: its name, how to reach it, and its times in seconds."""
+    """A backend as configured: its name, how to reach it, its times in seconds.
+
+    `session_loss` says what becomes of a call that finds that the backend forgot our session (mission S8): it is
+    repeated in a new one, or, for backends where running on empty state does harm, it fails.
+    """
 
     name: str
     endpoint: HttpEndpoint | StdioCommand
     call_timeout: float = 60.0
     connect_timeout: float = 5.0
+    session_loss: Literal["retry", "error"] = "retry"
 
 
 @frozen

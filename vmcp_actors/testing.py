@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import trio
 from attrs import define, field
@@ -71,6 +71,7 @@ class MemoryBackend:
     down: str | None = None
     silent: bool = False
     connect_delay: float = 0.0
+    session_loss: Literal["retry", "error"] = "retry"
     counts: Counter[str] = field(factory=Counter)
     history: list[tuple[str, str, JsonObject]] = field(factory=list)
     request_ids: list[tuple[str, Any]] = field(factory=list)
@@ -80,7 +81,7 @@ class MemoryBackend:
     @property
     def spec(self) -> BackendSpec:
         """A spec under this name; the transport that `backends` makes does not look at the endpoint."""
-        return BackendSpec(self.name, StdioCommand("memory"))
+        return BackendSpec(self.name, StdioCommand("memory"), session_loss=self.session_loss)
 
     def crash(self, reason: str = "crashed") -> None:
         """Break every connection, as a process that dies."""

@@ -140,6 +140,7 @@ def test_priority_keeps_the_losers_reachable() -> None:
         "z_search": "z",
         "only_z": "z",
     }
+    assert table.statistics().conflicts == 2
 
 
 def test_priority_without_a_ranked_claimant_prefixes_all() -> None:
@@ -149,6 +150,7 @@ def test_priority_without_a_ranked_claimant_prefixes_all() -> None:
     )
 
     assert set(table.tools) == {"x_t", "y_t"}
+    assert table.statistics().conflicts == 2
 
 
 def test_priority_loser_does_not_take_a_bare_name() -> None:
@@ -184,6 +186,16 @@ def test_static_conflicts_are_those_of_the_overrides_themselves() -> None:
     assert static_conflicts(AggregationSettings(workloads=rules)) == []
     (line,) = static_conflicts(AggregationSettings(strategy="manual", workloads=rules))
     assert "x.t and y.u are all renamed to 'same'" in line
+
+
+def test_overrides_of_tools_that_are_not_offered_are_no_conflict() -> None:
+    """Excluded or filtered out, they claim no name."""
+    same = {"t": ToolOverride(name="same")}
+    for hidden in (WorkloadRules(overrides=same, exclude_all_tools=True), WorkloadRules(("other",), same)):
+        rules = {"x": hidden, "y": WorkloadRules(overrides=same)}
+        how = AggregationSettings(strategy="manual", workloads=rules)
+        assert static_conflicts(how) == []
+        assert list(build_table({"x": catalog("t"), "y": catalog("t")}, how).tools) == ["same"]
 
 
 def test_filters_are_globs_on_either_name() -> None:
@@ -333,8 +345,10 @@ def test_an_empty_table_knows_nothing_and_says_so() -> None:
     """The table of a session without backends."""
     table = RoutingTable()
 
-    with pytest.raises(UnknownTool, match="Unknown tool: t"):
+    with pytest.raises(UnknownTool, match=r"^Unknown tool: t \(this session has no tools\)$"):
         table.tool("t")
+    with pytest.raises(UnknownTool, match=r"^Unknown tool: t$"):
+        build_table({"x": catalog("t")}, AggregationSettings()).tool("t")
     assert repr(table) == "<RoutingTable: 0 tools, 0 prompts, 0 resources, 0 templates, 0 conflicts settled>"
     assert table.statistics().resource_templates == 0
 

@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from vmcp_actors.errors import (
     BackendError,
     BackendLost,
+    BackendSessionLost,
     BackendTimeout,
     BackendUnavailable,
     Busy,
@@ -253,6 +254,23 @@ async def test_a_forgotten_backend_session_is_made_anew_once_and_the_calls_repea
         assert sorted(text_of(result) for result in results) == ["1", "2", "3", "4", "5"]
         assert any(result.get("_meta", {}).get(REINITIALIZED) is True for result in results)
         assert a.counts["initialize"] == 2
+
+
+async def test_with_session_loss_error_the_call_fails_and_the_next_one_runs(autojump_clock: MockClock) -> None:
+    """S8: for backends where running on empty state does harm."""
+    a = backend("a", session_loss="error")
+    async with supervised([a]) as supervisor:
+        session = await supervisor.start_session()
+        await session.call_tool("a_count")
+        a.forget_sessions()
+        with pytest.raises(BackendSessionLost, match="backend a: backend session lost, its state is gone"):
+            await session.call_tool("a_count")
+        calls = a.counts["tools/call"]
+        result = await session.call_tool("a_count")
+
+        assert text_of(result) == "1"
+        assert REINITIALIZED not in result.get("_meta", {})
+        assert a.counts["tools/call"] == calls + 1
 
 
 async def test_stored_metadata_follows_the_backend_sessions(autojump_clock: MockClock) -> None:

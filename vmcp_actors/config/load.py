@@ -161,11 +161,11 @@ def _backend(backend: schema.Backend, timeouts: schema.Timeouts) -> BackendSpec:
         assert backend.command is not None  # checks.relations
         env = {str(name): value for name, value in backend.env.items()}
         command = StdioCommand(backend.command, backend.args, env, backend.cwd)
-        return BackendSpec(backend.name, command, call_timeout, STDIO_CONNECT_TIMEOUT)
+        return BackendSpec(backend.name, command, call_timeout, STDIO_CONNECT_TIMEOUT, backend.session_loss)
     assert backend.url is not None  # checks.relations
     headers = {str(name): value for name, value in backend.headers.items()}
     endpoint = HttpEndpoint(backend.url, backend.transport, headers)
-    return BackendSpec(backend.name, endpoint, call_timeout, HTTP_CONNECT_TIMEOUT)
+    return BackendSpec(backend.name, endpoint, call_timeout, HTTP_CONNECT_TIMEOUT, backend.session_loss)
 
 
 def _aggregation(section: schema.Aggregation, backends: Sequence[str]) -> AggregationSettings:

@@ -32,6 +32,7 @@ Count = NewType("Count", int)
 Port = NewType("Port", int)
 
 TransportName = Literal["streamable-http", "sse", "stdio"]
+SessionLoss = Literal["retry", "error"]
 
 
 @frozen
@@ -46,6 +47,7 @@ class Backend:
     args: tuple[Argument, ...] = ()
     env: Mapping[VariableName, VariableValue] = field(factory=dict)
     cwd: NonEmpty | None = None
+    session_loss: SessionLoss = "retry"
 
 
 @frozen

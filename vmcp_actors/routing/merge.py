@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from ..model import Catalog, JsonObject
 from ..settings import AggregationSettings, ToolOverride, WorkloadRules
 from .strategies import Claim, assign_names
-from .table import Route, RoutingTable, namespaced
+from .table import NAMESPACE, Route, RoutingTable, namespaced
 
 _NO_RULES = WorkloadRules()
 _NO_OVERRIDE = ToolOverride()
@@ -32,6 +32,7 @@ def build_table(catalogs: Mapping[str, Catalog], settings: AggregationSettings) 
         prompts=prompts,
         resources=resources,
         resource_templates=templates,
+        backends=frozenset(catalogs),
         owners=frozenset(name for name, catalog in catalogs.items() if catalog.resources or catalog.resource_templates),
         renamed_uris=renamed,
         conflicts=tool_conflicts + prompt_conflicts + len(renamed) + len(renamed_templates),
@@ -48,8 +49,10 @@ def static_conflicts(settings: AggregationSettings) -> list[str]:
         return []
     by_name: dict[str, list[str]] = defaultdict(list)
     for workload, rules in sorted(settings.workloads.items()):
+        if settings.exclude_all_tools or rules.exclude_all_tools:
+            continue
         for original, override in sorted(rules.overrides.items()):
-            if override.name is not None:
+            if override.name is not None and _kept(rules.tool_filter, original, override.name):
                 by_name[override.name].append(f"{workload}.{original}")
     return [
         f"conflictResolution is manual, and {' and '.join(owners)} are all renamed to {name!r}"
@@ -114,7 +117,10 @@ def _overridden(definition: JsonObject, override: ToolOverride) -> JsonObject:
 def _by_uri(
     catalogs: Mapping[str, Catalog], settings: AggregationSettings, key: str
 ) -> tuple[dict[str, Route], dict[tuple[str, str], str]]:
-    """Routes by URI or template; the same one on a second backend goes under the backend's namespace."""
+    """Routes by URI or template; the same one on a second backend goes under the backend's namespace.
+
+    So does one that a backend lists in the reserved namespace: no backend can take the place of another there.
+    """
     routes: dict[str, Route] = {}
     renamed: dict[tuple[str, str], str] = {}
     for backend, catalog in sorted(catalogs.items()):
@@ -123,7 +129,7 @@ def _by_uri(
             if not _kept(rules.resource_filter, uri, definition.get("name")):
                 continue
             advertised = uri
-            if advertised in routes:
+            if advertised in routes or advertised.startswith(NAMESPACE):
                 advertised = renamed[backend, uri] = namespaced(backend, uri)
             routes[advertised] = Route(backend, uri, {**definition, key: advertised})
     return routes, renamed
@@ -132,10 +138,12 @@ def _by_uri(
 # --- shared -----------------------------------------------------------------------------------------------------------
 
 
-def _unique(entries: Sequence[JsonObject], key: str) -> Iterator[tuple[str, JsonObject]]:
-    """The entries with a usable key, the first of each."""
+def _unique(entries: Sequence[object], key: str) -> Iterator[tuple[str, JsonObject]]:
+    """The entries that are objects with a usable key, the first of each. A backend may have sent anything."""
     seen: set[str] = set()
     for entry in entries:
+        if not isinstance(entry, dict):
+            continue
         value = entry.get(key)
         if isinstance(value, str) and value and value not in seen:
             seen.add(value)

@@ -25,7 +25,7 @@ class Claim:
 
 @frozen
 class Assignment:
-    """Who is advertised under which name, and how many clashes had to be settled for it."""
+    """Who is advertised under which name, and how many claims had to give way to another."""
 
     names: Mapping[Claim, str]
     conflicts: int
@@ -38,14 +38,17 @@ def assign_names(claims: Sequence[Claim], settings: AggregationSettings) -> Assi
         UnresolvedConflicts: strategy `manual`, and some names are claimed twice.
     """
     ordered = sorted(claims)
-    match settings.strategy:
-        case "prefix":
-            wanted = {claim: prefixed(settings.prefix_format, claim) for claim in ordered}
-        case "priority":
-            wanted = _by_priority(ordered, settings.priority_order)
-        case "manual":
-            wanted = _manual(ordered)
-    return _make_distinct(wanted)
+    if settings.strategy == "prefix":
+        undisputed = {claim: prefixed(settings.prefix_format, claim) for claim in ordered}
+    else:
+        undisputed = {claim: claim.name for claim in ordered}
+    wanted = undisputed
+    if settings.strategy == "priority":
+        wanted = _by_priority(ordered, settings.priority_order)
+    elif settings.strategy == "manual":
+        _refuse_clashes(ordered)
+    names = _make_distinct(wanted)
+    return Assignment(names, sum(names[claim] != safe_name(name) for claim, name in undisputed.items()))
 
 
 def prefixed(prefix_format: str, claim: Claim) -> str:
@@ -67,7 +70,7 @@ def _by_priority(claims: Sequence[Claim], order: Sequence[str]) -> dict[Claim, s
     return wanted
 
 
-def _manual(claims: Sequence[Claim]) -> dict[Claim, str]:
+def _refuse_clashes(claims: Sequence[Claim]) -> None:
     clashes = {
         name: [claim.backend for claim in claimants]
         for name, claimants in _by_name(claims).items()
@@ -75,7 +78,6 @@ def _manual(claims: Sequence[Claim]) -> dict[Claim, str]:
     }
     if clashes:
         raise UnresolvedConflicts(clashes)
-    return {claim: claim.name for claim in claims}
 
 
 def _by_name(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
@@ -85,22 +87,20 @@ def _by_name(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
     return by_name
 
 
-def _make_distinct(wanted: Mapping[Claim, str]) -> Assignment:
+def _make_distinct(wanted: Mapping[Claim, str]) -> dict[Claim, str]:
     """See clashes that are left for what they are (`a_` + `b` and `a` + `_b`): the first keeps the name.
 
     Bare names come before prefixed ones, so that a prefixed loser never takes the name of a tool that nobody disputes.
     """
     names: dict[Claim, str] = {}
     taken: set[str] = set()
-    conflicts = 0
     for claim, name in sorted(wanted.items(), key=lambda item: (item[1] != item[0].name, item[0])):
         advertised = safe_name(name)
         if advertised in taken:
-            conflicts += 1
             advertised = distinct_name(name, claim.backend, claim.original)
             while advertised in taken:
                 # Only if a backend names a tool like another's suffixed name; the chain is deterministic as well.
                 advertised = distinct_name(advertised, claim.backend, claim.original + "\0" + advertised)
         taken.add(advertised)
         names[claim] = advertised
-    return Assignment(names, conflicts)
+    return names

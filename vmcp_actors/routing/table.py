@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from urllib.parse import quote, unquote
 
 from attrs import evolve, field, frozen
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
@@ -13,6 +14,11 @@ from ..model import JsonObject
 
 NAMESPACE = "vmcp://"
 """Under `vmcp://{backend}/{uri}` every backend's resources are reachable, also those whose URI another one has too."""
+
+# Matching takes time in the product of these, inside the event loop; beyond them a template matches nothing.
+MAX_TEMPLATE_LENGTH = 2048
+MAX_TEMPLATE_VARIABLES = 32
+MAX_URI_LENGTH = 8192
 
 
 @frozen
@@ -40,15 +46,17 @@ class RoutingTable:
     """Routes by advertised name. The definitions are in the order of listing: by backend, then as the backend has them.
 
     Attributes:
+        backends: all backends whose catalogs are in it.
         owners: the backends that offer any resource or template.
         renamed_uris: (backend, its URI) → the advertised URI, where they differ.
-        conflicts: how many clashes had to be settled to make it.
+        conflicts: how many names and URIs had to give way to another's.
     """
 
     tools: Mapping[str, Route] = field(factory=dict)
     prompts: Mapping[str, Route] = field(factory=dict)
     resources: Mapping[str, Route] = field(factory=dict)
     resource_templates: Mapping[str, Route] = field(factory=dict)
+    backends: frozenset[str] = frozenset()
     owners: frozenset[str] = frozenset()
     renamed_uris: Mapping[tuple[str, str], str] = field(factory=dict)
     conflicts: int = 0
@@ -61,7 +69,7 @@ class RoutingTable:
         """The route of a tool. Raises `UnknownTool`."""
         route = self.tools.get(name)
         if route is None:
-            raise UnknownTool(f"Unknown tool: {name}")
+            raise UnknownTool(f"Unknown tool: {name}" + ("" if self.tools else " (this session has no tools)"))
         return route
 
     def prompt(self, name: str) -> Route:
@@ -79,10 +87,7 @@ class RoutingTable:
         Raises:
             UnknownResource: none of these.
         """
-        route = self.resources.get(uri) or self._in_namespace(uri) or self._by_template(uri)
-        if route is None and len(self.owners) == 1:
-            (backend,) = self.owners
-            route = Route(backend, uri, {"uri": uri})
+        route = self._find_resource(uri)
         if route is None:
             raise UnknownResource(f"Resource not found: {uri}")
         return route
@@ -103,14 +108,29 @@ class RoutingTable:
         raise InvalidParams("completion/complete: ref must be a ref/prompt with a name or a ref/resource with a uri")
 
     def advertised_uri(self, backend: str, uri: str) -> str:
-        """The URI under which clients know a backend's resource; the URI itself where it was not changed."""
-        return self.renamed_uris.get((backend, uri), uri)
+        """The URI under which clients reach a backend's resource: its own, unless that leads elsewhere.
+
+        `resource` leads from it to the same backend and URI. The URI itself for a backend that is not in the table.
+        """
+        if (backend, uri) in self.renamed_uris:
+            return self.renamed_uris[backend, uri]
+        route = self._find_resource(uri)
+        leads_there = route is not None and (route.backend, route.original) == (backend, uri)
+        return uri if leads_there or backend not in self.backends else namespaced(backend, uri)
+
+    def _find_resource(self, uri: str) -> Route | None:
+        route = self.resources.get(uri) or self._in_namespace(uri) or self._by_template(uri)
+        if route is None and len(self.owners) == 1:
+            (backend,) = self.owners
+            return Route(backend, uri, {"uri": uri})
+        return route
 
     def _in_namespace(self, uri: str) -> Route | None:
         if not uri.startswith(NAMESPACE):
             return None
-        backend, slash, original = uri.removeprefix(NAMESPACE).partition("/")
-        if not slash or backend not in self.owners:
+        quoted, slash, original = uri.removeprefix(NAMESPACE).partition("/")
+        backend = unquote(quoted)
+        if not slash or backend not in self.backends:
             return None
         return Route(backend, original, {"uri": uri})
 
@@ -140,18 +160,18 @@ class RoutingTable:
 
 def namespaced(backend: str, uri: str) -> str:
     """A backend's URI in the backend's own namespace."""
-    return f"{NAMESPACE}{backend}/{uri}"
+    return f"{NAMESPACE}{quote(backend, safe='')}/{uri}"
 
 
 def template_matches(template: str, uri: str) -> bool:
-    """Whether a URI may come from a template (RFC 6570). A template that cannot be read matches nothing."""
+    """Whether a URI may come from a template (RFC 6570). One that cannot be read matches nothing."""
     parsed = _parse(template)
-    return parsed is not None and parsed.match(uri) is not None
+    return parsed is not None and parsed.match(uri, max_uri_length=MAX_URI_LENGTH) is not None
 
 
 @lru_cache(maxsize=1024)
 def _parse(template: str) -> UriTemplate | None:
     try:
-        return UriTemplate.parse(template)
+        return UriTemplate.parse(template, max_length=MAX_TEMPLATE_LENGTH, max_variables=MAX_TEMPLATE_VARIABLES)
     except InvalidUriTemplate:
         return None

@@ -242,7 +242,8 @@ class BackendConnection:
         """Send a request to the backend and wait for its result.
 
         A request that the backend provably did not run, since it forgot our session or the connection ended before the
-        request was sent, is sent once more over the next connection. Nothing else is ever sent twice (mission S10).
+        request was sent, is sent once more over the next connection, unless the backend's `session_loss` says that it
+        fails then. Nothing else is ever sent twice (mission S10).
 
         Raises:
             BackendReplied: the backend's own JSON-RPC error.
@@ -257,6 +258,8 @@ class BackendConnection:
             if error.delivered is not Delivered.NO:
                 raise BackendLost(self.spec.name, f"connection lost during {request.method}") from error
             forgotten = isinstance(error, BackendSessionLost)
+            if forgotten and self.spec.session_loss == "error":
+                raise BackendSessionLost(self.spec.name, "backend session lost, its state is gone") from error
         link = await self._ready_link(after=link)
         try:
             result = await link.ref.call(request)
