@@ -39,7 +39,7 @@ class RestartSettings:
 
 @frozen
 class ToolOverride:
-    """What replaces a backend's own words about a tool; None leaves them."""
+    """What replaces a backend's own words about a tool, or is merged into its annotations; None leaves them."""
 
     name: str | None = None
     description: str | None = None

@@ -357,3 +357,15 @@ def test_an_empty_table_knows_nothing_and_says_so() -> None:
 def test_templates_that_cannot_be_read_match_nothing(template: str) -> None:
     """A hostile backend gets no exception out of us."""
     assert not template_matches(template, "x://anything")
+
+
+def test_what_a_resource_filter_leaves_out_cannot_be_read_either() -> None:
+    """Not by its own URI, and not by way of the namespace; what it keeps can."""
+    how = AggregationSettings(workloads={"x": WorkloadRules(resource_filter=("file:///x", "x://*"))})
+    table = build_table({"x": RESOURCES["x"]}, how)
+
+    for kept in ("file:///x", "vmcp://x/file:///x", "x://7", "vmcp://x/x://7"):
+        assert table.resource(kept).backend == "x"
+    for left_out in ("file:///same", "vmcp://x/file:///same", "db://t/rows", "vmcp://x/db://t/rows", "other://1"):
+        with pytest.raises(UnknownResource):
+            table.resource(left_out)

@@ -59,6 +59,8 @@ def _shape(path: Path, backend: dict[str, Any]) -> Iterator[Problem]:
             if "url" not in present:
                 yield Problem((*path, "url"), f"missing; transport {transport} needs a URL")
             yield from (Problem((*path, key), _STDIO_ONLY) for key in present if key in _STDIO_KEYS)
+    if backend.get("transport") != "streamable-http" and "sessionLoss" in present:
+        yield Problem((*path, "sessionLoss"), "only a backend with transport streamable-http can forget a session")
 
 
 def _named(path: Path, entries: list[Any], key: str) -> list[tuple[Path, Any]]:

@@ -34,6 +34,7 @@ def build_table(catalogs: Mapping[str, Catalog], settings: AggregationSettings) 
         resource_templates=templates,
         backends=frozenset(catalogs),
         owners=frozenset(name for name, catalog in catalogs.items() if catalog.resources or catalog.resource_templates),
+        filtered=frozenset(name for name, rules in settings.workloads.items() if rules.resource_filter),
         renamed_uris=renamed,
         conflicts=tool_conflicts + prompt_conflicts + len(renamed) + len(renamed_templates),
         tool_definitions=_definitions(tools),

@@ -48,6 +48,7 @@ class RoutingTable:
     Attributes:
         backends: all backends whose catalogs are in it.
         owners: the backends that offer any resource or template.
+        filtered: the backends of which only what a filter keeps can be read.
         renamed_uris: (backend, its URI) → the advertised URI, where they differ.
         conflicts: how many names and URIs had to give way to another's.
     """
@@ -58,6 +59,7 @@ class RoutingTable:
     resource_templates: Mapping[str, Route] = field(factory=dict)
     backends: frozenset[str] = frozenset()
     owners: frozenset[str] = frozenset()
+    filtered: frozenset[str] = frozenset()
     renamed_uris: Mapping[tuple[str, str], str] = field(factory=dict)
     conflicts: int = 0
     tool_definitions: tuple[JsonObject, ...] = ()
@@ -122,7 +124,7 @@ class RoutingTable:
         route = self.resources.get(uri) or self._in_namespace(uri) or self._by_template(uri)
         if route is None and len(self.owners) == 1:
             (backend,) = self.owners
-            return Route(backend, uri, {"uri": uri})
+            return Route(backend, uri, {"uri": uri}) if backend not in self.filtered else None
         return route
 
     def _in_namespace(self, uri: str) -> Route | None:
@@ -132,7 +134,17 @@ class RoutingTable:
         backend = unquote(quoted)
         if not slash or backend not in self.backends:
             return None
+        if backend in self.filtered and not self._offers(backend, original):
+            return None
         return Route(backend, original, {"uri": uri})
+
+    def _offers(self, backend: str, uri: str) -> bool:
+        """Whether a backend's own URI is one that its filter keeps, or comes from a template that it keeps."""
+        resources = (route for route in self.resources.values() if route.backend == backend)
+        templates = (route for route in self.resource_templates.values() if route.backend == backend)
+        return any(route.original == uri for route in resources) or any(
+            uri == route.original or template_matches(route.original, uri) for route in templates
+        )
 
     def _by_template(self, uri: str) -> Route | None:
         for route in self.resource_templates.values():
