@@ -252,6 +252,11 @@ class ActorRef(Generic[Req, Res]):
             await trio.lowlevel.checkpoint()
 
     @property
+    def busy(self) -> bool:
+        """Whether any call is queued or running."""
+        return self._actor._mailbox.under_way > 0
+
+    @property
     def accepting(self) -> bool:
         """Whether the actor takes new calls: it was started, and is not ending."""
         return self._actor._mailbox.accepting

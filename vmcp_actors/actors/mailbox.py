@@ -221,6 +221,11 @@ class Mailbox(Generic[Req, Res]):
         self._under_way -= 1
 
     @property
+    def under_way(self) -> int:
+        """How many calls are queued or running."""
+        return self._under_way
+
+    @property
     def accepting(self) -> bool:
         """Whether calls can be put."""
         return self._refusal is None

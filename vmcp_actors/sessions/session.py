@@ -266,21 +266,28 @@ class Session:
         """Whether everything of the session has ended."""
         return self._ref.ended
 
+    @property
+    def since_use(self) -> float:
+        """Seconds since the last use; 0 while a call is under way."""
+        return 0.0 if self._ref.busy else trio.current_time() - self._actor.last_activity
+
+    @property
+    def idle(self) -> float | None:
+        """Seconds without a call or an open stream; None while there is one (mission S12)."""
+        return None if self._open_streams or self._ref.busy else self.since_use
+
     def statistics(self) -> SessionStatistics:
         """A snapshot."""
-        now = trio.current_time()
         actor = self._ref.statistics()
-        since_use = now - self._actor.last_activity
-        busy = actor.mailbox.running + actor.mailbox.queued > 0
         return SessionStatistics(
             name=self.name,
             tools=len(self.tools),
             running_calls=actor.mailbox.running,
             handled_calls=actor.handled,
             open_streams=self._open_streams,
-            age=now - self._created,
-            since_use=0.0 if busy else since_use,
-            idle=None if busy or self._open_streams else since_use,
+            age=trio.current_time() - self._created,
+            since_use=self.since_use,
+            idle=self.idle,
             closing=self.closing,
             backends=tuple(connection.statistics() for connection in self._actor.connections.values()),
         )

@@ -187,19 +187,18 @@ class SessionSupervisor:
         while True:
             await trio.sleep(interval)
             for session in list(self._live.values()):
-                stats = session.statistics()
-                reason = self._expired(stats)
+                reason = self._expired(session)
                 if reason is not None:
                     session.request_close(reason, drain=self.settings.drain_timeout)
-                elif stats.since_use < interval:
-                    await self._store.touch(session.id, self._wall_clock() - stats.since_use)
+                elif session.since_use < interval:
+                    await self._store.touch(session.id, self._wall_clock() - session.since_use)
 
-    def _expired(self, stats: SessionStatistics) -> str | None:
-        if stats.closing:
+    def _expired(self, session: Session) -> str | None:
+        if session.closing:
             return None
-        if stats.idle is not None and stats.idle >= self.settings.idle_timeout:
+        if session.idle is not None and session.idle >= self.settings.idle_timeout:
             return "idle"
-        return "lifetime" if stats.since_use >= self.settings.ttl else None
+        return "lifetime" if session.since_use >= self.settings.ttl else None
 
     async def drain(self, *, drain: float | None = None) -> None:
         """Start no more sessions, close all of them, and wait until the last has ended.
