@@ -522,3 +522,21 @@ def test_cancellation_error_carries_delivery(delivered: Delivered) -> None:
     assert isinstance(error, CallCancelled)
     assert error.delivered is delivered
     assert call.cancelled
+
+
+async def test_a_handlers_nursery_does_not_show_in_its_error(autojump_clock: trio.testing.MockClock) -> None:
+    """One error in a group is that error; several stay a group."""
+
+    async def handle(request: Any, _: Call[Any, Any]) -> Any:
+        async def fail() -> None:
+            raise Busy("inside")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(request):
+                nursery.start_soon(fail)
+
+    async with running(Scripted(handle)) as ref:
+        with pytest.raises(Busy, match="inside"):
+            await ref.call(1)
+        with pytest.RaisesGroup(Busy, Busy):
+            await ref.call(2)

@@ -49,7 +49,7 @@ async def test_child_crash_leaves_siblings(autojump_clock: MockClock, caplog: py
             await supervisor.start(ChildSpec("victim", crashing(1, [])))
             await wait_all_tasks_blocked()
 
-            assert list(supervisor.children()) == ["sibling"]
+            assert [child.name for child in supervisor.children()] == ["sibling"]
             assert supervisor.crashes == 1
             assert repr(supervisor) == "<Supervisor top: 1 children, 1 crashes>"
             nursery.cancel_scope.cancel()
@@ -69,7 +69,7 @@ async def test_start_failure_reaches_the_starter_bare(autojump_clock: MockClock)
             with pytest.raises(OSError, match="not ready"):
                 await supervisor.start(ChildSpec("child", run, restart=restart))
 
-        assert supervisor.children() == {}
+        assert supervisor.children() == ()
 
 
 async def test_transient_child_is_restarted_with_back_off(autojump_clock: MockClock) -> None:
@@ -234,3 +234,34 @@ async def test_services_end_with_the_body(autojump_clock: MockClock) -> None:
     async with open_service_nursery() as services:
         services.start_soon(trio.sleep_forever)
         await wait_all_tasks_blocked()
+
+
+async def test_a_start_that_is_already_cancelled_is_not_shielded(autojump_clock: MockClock) -> None:
+    """A service that says it has started in that very moment would otherwise be out of everybody's reach."""
+
+    async def service(*, task_status: Any) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    with trio.fail_after(100), trio.CancelScope() as scope:
+        async with open_service_nursery() as services:
+            scope.cancel()
+            await services.start(service)
+
+    assert scope.cancelled_caught
+
+
+async def test_two_children_may_have_the_same_name(autojump_clock: MockClock) -> None:
+    """Names are for people."""
+
+    async def child(*, task_status: Any) -> None:
+        task_status.started()
+        await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        supervisor = Supervisor("top", nursery)
+        await supervisor.start(ChildSpec("same", child))
+        await supervisor.start(ChildSpec("same", child))
+        assert [stats.name for stats in supervisor.children()] == ["same", "same"]
+
+    assert supervisor.children() == ()

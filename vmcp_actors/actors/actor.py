@@ -90,6 +90,10 @@ class Actor(ABC, Generic[Req, Res]):
             with self._scope:
                 async with self.lifespan():
                     await self._take_calls(task_status)
+        except Exception as error:
+            if self._failure is not None and error is not self._failure:
+                raise self._failure from error
+            raise
         finally:
             self._running = False
             self._mailbox.close("has ended")
@@ -123,9 +127,10 @@ class Actor(ABC, Generic[Req, Res]):
             if call.scope.cancelled_caught:
                 call.reply.set_error(call.cancellation_error(Delivered.UNKNOWN))
         except Exception as error:
-            if not isinstance(error, VmcpError):
+            cause = _sole_error(error)
+            if not isinstance(cause, VmcpError):
                 logger.exception("%s: a handler failed unexpectedly", self.name)
-            call.reply.set_error(error)
+            call.reply.set_error(cause)
         except BaseException:
             call.reply.set_error(self._ending_error())
             raise
@@ -162,6 +167,13 @@ class Actor(ABC, Generic[Req, Res]):
             f"<{type(self).__name__} {self.name}: {state}, {stats.mailbox.queued} queued, "
             f"{stats.mailbox.running} running, {stats.handled} handled>"
         )
+
+
+def _sole_error(error: Exception) -> Exception:
+    """The one error inside nested groups, or the group when there are several: a handler may use a nursery."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 class ActorRef(Generic[Req, Res]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -69,7 +70,9 @@ class _ShieldOnStart:
         self._inner = inner
 
     def started(self, value: Any = None) -> None:
-        self._services._shield(self._scope)
+        # Of a start that is already cancelled trio keeps the service where it is: shielded there, nobody could end it.
+        if trio.current_effective_deadline() > -math.inf:
+            self._services._shield(self._scope)
         self._inner.started(value)
 
 

@@ -6,7 +6,7 @@ import enum
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
@@ -203,7 +203,7 @@ class Supervisor:
     def __init__(self, name: str, nursery: trio.Nursery) -> None:
         self.name = name
         self._nursery = nursery
-        self._children: dict[str, ChildStatistics] = {}
+        self._children: dict[object, ChildStatistics] = {}
         self._crashes = 0
 
     async def start(self, spec: ChildSpec) -> Any:
@@ -220,11 +220,12 @@ class Supervisor:
     async def _run_child(
         self, spec: ChildSpec, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        self._children[spec.name] = ChildStatistics(spec.name, exits=0, last_exit=None)
+        key = object()  # names are for people: two children may have the same
+        self._children[key] = ChildStatistics(spec.name, exits=0, last_exit=None)
 
         def on_exit(reason: ExitReason, decision: Decision) -> None:
-            child = self._children[spec.name]
-            self._children[spec.name] = evolve(child, exits=child.exits + 1, last_exit=reason)
+            child = self._children[key]
+            self._children[key] = evolve(child, exits=child.exits + 1, last_exit=reason)
             if reason.error is not None:
                 self._crashes += 1
                 logger.error("%s: %s crashed", self.name, spec.name, exc_info=reason.error)
@@ -233,16 +234,16 @@ class Supervisor:
         try:
             await supervise(evolve(spec, on_exit=on_exit), task_status=task_status)
         finally:
-            del self._children[spec.name]
+            del self._children[key]
 
     @property
     def crashes(self) -> int:
         """How many children have crashed so far."""
         return self._crashes
 
-    def children(self) -> Mapping[str, ChildStatistics]:
+    def children(self) -> Sequence[ChildStatistics]:
         """A snapshot of the children that are running or waiting for their restart."""
-        return dict(self._children)
+        return tuple(self._children.values())
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.name}: {len(self._children)} children, {self._crashes} crashes>"

@@ -31,6 +31,8 @@ from .router import LOG_LEVELS, Router, set_level
 
 logger = logging.getLogger(__name__)
 
+STORE_TIMEOUT = 5.0
+
 LIST_CHANGED: tuple[tuple[str, Callable[[RoutingTable], object]], ...] = (
     ("notifications/tools/list_changed", lambda table: table.tool_definitions),
     ("notifications/prompts/list_changed", lambda table: table.prompt_definitions),
@@ -174,11 +176,20 @@ class SessionActor(Actor[McpRequest, JsonObject]):
                 if not connection.ready or saved.get(name) == connection.connects:
                     continue
                 saved[name] = connection.connects
-                if self._store is not None:
-                    await self._store.update_backend(self._session_id, name, connection.backend_session)
+                await self._save(connection)
                 joined_later = connection.connects != connected_at_start.get(name)
                 if joined_later and self.log_level is not None and "logging" in connection.capabilities:
                     services.start_soon(set_level, connection, self.log_level, discard_notice)
+
+    async def _save(self, connection: BackendConnection) -> None:
+        """Note the backend session in the store. One that fails or hangs costs the note, not the session."""
+        if self._store is None:
+            return
+        with trio.move_on_after(STORE_TIMEOUT):
+            try:
+                await self._store.update_backend(self._session_id, connection.spec.name, connection.backend_session)
+            except Exception:
+                logger.exception("%s: a backend session was not noted in the store", self.name)
 
 
 def nobody_to_ask(method: str, _: JsonObject) -> PendingAnswer:

@@ -47,6 +47,8 @@ COALESCE = 0.05
 SESSION_LOSS_GRACE = 1.0
 """Seconds that other calls get to hear for themselves that the backend forgot the session."""
 NOTIFY_TIMEOUT = 5.0
+RELIST_DELAY = 5.0
+"""Seconds after which a list that could not be had is asked for again."""
 
 
 class ConnectGate:
@@ -145,6 +147,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
                     finally:
                         with trio.move_on_after(self._goodbye_timeout, shield=True):
                             await transport.goodbye()
+                        self._services = None
             if connecting.cancelled_caught:
                 self.fail(BackendUnavailable(self.spec.name, f"was not ready within {self.spec.connect_timeout:g} s"))
                 await trio.lowlevel.checkpoint()
@@ -204,13 +207,22 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             await self._has_dirty.wait()
             await trio.sleep(COALESCE)
             kinds, self._dirty, self._has_dirty = self._dirty, set(), trio.Event()
+            for kind in sorted(kinds):
+                await self._relist(kind)
+
+    async def _relist(self, kind: str) -> None:
+        """One list anew. If that fails the old one stays, until it is tried again."""
+        failure = f"did not answer within {self.spec.call_timeout:g} s"
+        with trio.move_on_after(self.spec.call_timeout):
             try:
-                for kind in sorted(kinds):
-                    self._catalog = await relist(self.spec.name, self._ask, self._catalog, kind)
-            except BackendError as error:
-                logger.warning("%s; keeping its old lists", error)
-            else:
+                self._catalog = await relist(self.spec.name, self._ask, self._catalog, kind)
                 self._events.catalog_changed(self._catalog)
+                return
+            except BackendError as error:
+                failure = error.reason
+        logger.warning("backend %s: %s could not be listed again: %s", self.spec.name, kind, failure)
+        await trio.sleep(RELIST_DELAY)
+        self._list_again({kind})
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -255,7 +267,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             raise BackendReplied(self.spec.name, error.code, error.message, error.data) from error
 
     def tell(self, method: str, params: JsonObject) -> None:
-        """Send a notification to the backend. Synchronous: it is on its way, and lost if the connection is."""
+        """Send a notification to the backend. Synchronous, best effort: it is lost if the connection is."""
         if self._services is not None:
             self._services.start_soon(self._notify, method, params)
 

@@ -8,14 +8,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from ..errors import (
-    BackendError,
-    InvalidParams,
-    MethodNotFound,
-    NoBackends,
-    RoutingError,
-    UnknownTool,
-)
+from ..errors import InvalidParams, MethodNotFound, NoBackends, RoutingError, UnknownTool, VmcpError
 from ..model import JsonObject, McpRequest, NoticeSink
 from ..routing import RoutingTable
 from .backend import BackendConnection, BackendRequest
@@ -153,10 +146,10 @@ class Router:
 
 
 async def set_level(connection: BackendConnection, level: str, on_notice: NoticeSink) -> None:
-    """Tell one backend the client's log level. A backend that refuses keeps its own: the client is filtered anyway."""
+    """Tell one backend the client's log level. Raises nothing: one that refuses, or is busy, keeps its own."""
     try:
         await connection.request(BackendRequest("logging/setLevel", {"level": level}, on_notice))
-    except BackendError as error:
+    except VmcpError as error:
         logger.info("log level not set: %s", error)
 
 

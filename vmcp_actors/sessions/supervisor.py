@@ -22,7 +22,7 @@ from .session import Session, SessionStatistics
 
 logger = logging.getLogger(__name__)
 
-FORGET_TIMEOUT = 5.0
+STORE_TIMEOUT = 5.0
 MAX_REAP_INTERVAL = 5.0
 
 
@@ -90,15 +90,16 @@ class SessionSupervisor:
             session_id = new_session_id()
             try:
                 session = await self._make(session_id, identity, client)
+                self._register(session)
             except BaseException:
                 self._release(key)
-                with trio.move_on_after(FORGET_TIMEOUT, shield=True):
-                    await self._store.delete(session_id)
+                await self._forget(session_id)
                 raise
             finally:
                 self._starting.discard(starting)
                 self._check_none_left()
-            return session
+            if not self._draining:
+                return session
         raise Draining
 
     def _admit(self, key: str) -> None:
@@ -135,14 +136,20 @@ class SessionSupervisor:
         async def start(run: Callable[..., object]) -> object:
             return await self._children.start(ChildSpec(name, run, restart=Restart.TEMPORARY))  # type: ignore[arg-type]
 
-        session = await self._factory.make_session(
+        return await self._factory.make_session(
             identity, self.backends, start=start, client=client, session_id=session_id
         )
+
+    def _register(self, session: Session) -> None:
+        """From now on the session is found, counted as live, and forgotten when it ends."""
         self._started += 1
-        self._live[session_id.reveal()] = session
-        self._children.start_soon(ChildSpec(f"{name} · registry", lambda **_: self._forget_when_closed(session)))
+        self._live[session.id.reveal()] = session
+        name = f"{session.name} · registry"
+        self._children.start_soon(ChildSpec(name, lambda **_: self._forget_when_closed(session)))
         logger.info("%s started: %r", session.name, session)
-        return session
+        if self._draining:
+            # The drain came when the session was already there, but not yet registered: it could not know of it.
+            session.request_close("shutdown", drain=0.0)
 
     async def _forget_when_closed(self, session: Session) -> None:
         """Take the session out of the registry when it has ended, whatever ended it."""
@@ -153,8 +160,15 @@ class SessionSupervisor:
             self._release(_client_key(session.identity, session.client))
             self._ended[session.close_reason] += 1
             self._check_none_left()
-            with trio.move_on_after(FORGET_TIMEOUT, shield=True):
-                await self._store.delete(session.id)
+            await self._forget(session.id)
+
+    async def _forget(self, session_id: Secret[str]) -> None:
+        """Take a session out of the store, also while being cancelled; a store that fails or hangs keeps it."""
+        with trio.move_on_after(STORE_TIMEOUT, shield=True):
+            try:
+                await self._store.delete(session_id)
+            except Exception:
+                logger.exception("a session was not deleted from the store")
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
@@ -191,7 +205,15 @@ class SessionSupervisor:
                 if reason is not None:
                     session.request_close(reason, drain=self.settings.drain_timeout)
                 elif session.since_use < interval:
-                    await self._store.touch(session.id, self._wall_clock() - session.since_use)
+                    await self._note_use(session)
+
+    async def _note_use(self, session: Session) -> None:
+        """A store that fails or hangs costs the note, not the sessions."""
+        with trio.move_on_after(STORE_TIMEOUT):
+            try:
+                await self._store.touch(session.id, self._wall_clock() - session.since_use)
+            except Exception:
+                logger.exception("%s: its use was not noted in the store", session.name)
 
     def _expired(self, session: Session) -> str | None:
         if session.closing:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Protocol
 
+import trio
 from mcp.shared.dispatcher import CallOptions, Dispatcher
 from mcp.shared.transport_context import TransportContext
 
@@ -33,6 +35,9 @@ class Transport(Dispatcher[TransportContext], Protocol):
     async def goodbye(self) -> None:
         """Tell the backend that we leave. Best effort: raises nothing, and the caller bounds its time."""
         ...
+
+
+logger = logging.getLogger(__name__)
 
 
 class RequestOptions(CallOptions, total=False):
@@ -76,6 +81,13 @@ def transport_errors(backend: str, doing: str, *, delivered: Delivered = Deliver
         if delivered is Delivered.NO:
             raise BackendUnavailable(backend, text) from error
         raise BackendLost(backend, text, delivered=delivered) from error
+    except BaseExceptionGroup as group:
+        # Something failed while it was being cancelled. The cancellation goes on; the failure is no news any more.
+        cancelled, rest = group.split(trio.Cancelled)
+        if cancelled is None or rest is None or not isinstance(rest, ExceptionGroup):
+            raise
+        logger.info("backend %s: %s, while ending: %s", backend, doing, describe(single_cause(rest)))
+        raise cancelled from None
 
 
 def describe(error: BaseException) -> str:

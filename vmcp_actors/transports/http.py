@@ -223,7 +223,9 @@ class HttpDispatcher:
             message = None
         if message is not None and isinstance(message.error, dict):
             return message
-        raise BackendProtocolError(self.backend, f"answered HTTP {response.status}", delivered=Delivered.NO)
+        # A server or a proxy that failed (5xx) may have done so after the request was run.
+        delivered = Delivered.NO if response.status < 500 else Delivered.UNKNOWN
+        raise BackendProtocolError(self.backend, f"answered HTTP {response.status}", delivered=delivered)
 
     def check_status(self, status: int) -> None:
         """Raise for the statuses that say something about the connection, not about one request."""
