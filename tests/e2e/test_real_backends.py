@@ -2,53 +2,134 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
-from threading import Thread
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mcp
 import pytest
 import trio
+from attrs import define, field
 
-from .harness import BIN, descendants, gateway, texts, until, write_config
+from .harness import BIN, GatewayProcess, alive, descendants, gateway, texts, until, write_config
 from .tools import chromium, node, package
 
 pytestmark = pytest.mark.e2e
 
+BROWSERS = ("pipe", "http")
+"""The two backends that are Playwright, by their transport."""
 
-class Page(BaseHTTPRequestHandler):
-    """One small page."""
 
-    def do_GET(self) -> None:
-        body = b"<title>page</title><h1>hello</h1>"
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+# --- what the browsers look at ----------------------------------------------------------------------------------------
 
-    def log_message(self, *_: object) -> None:
-        pass
+
+@define
+class Site:
+    """A page on loopback, since localStorage needs a real origin; and who has it open."""
+
+    url: str
+    holding: Counter[str] = field(factory=Counter)
+    """Pages that are open, by name: each holds one request, until it is closed."""
+    held: int = 0
+    """How many such requests there have been: a page that was loaded again would make another."""
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        try:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                chunk = await stream.receive_some()
+                if not chunk:
+                    return
+                request += chunk
+            path = request.split()[1].decode()
+            if path.startswith("/hold/"):
+                await self.hold(stream, path.removeprefix("/hold/"))
+            else:
+                body = b"<title>page</title><h1>hello</h1>"
+                head = f"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {len(body)}\r\n"
+                await stream.send_all(head.encode() + b"connection: close\r\n\r\n" + body)
+        except trio.BrokenResourceError:
+            pass  # a browser that was closed
+
+    async def hold(self, stream: trio.SocketStream, name: str) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nhere")
+        self.held += 1
+        self.holding[name] += 1
+        try:
+            while await stream.receive_some():
+                pass
+        finally:
+            self.holding[name] -= 1
+
+    def open_pages(self) -> set[str]:
+        return {name for name, count in self.holding.items() if count}
 
 
 @asynccontextmanager
-async def page() -> AsyncIterator[str]:
-    """A page on loopback; localStorage needs a real origin."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
+async def open_site() -> AsyncIterator[Site]:
+    async with trio.open_nursery() as nursery:
+        site = Site("")
+        (listener,) = await nursery.start(partial(trio.serve_tcp, site.serve, 0, host="127.0.0.1"))
+        site.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+        yield site
+        nursery.cancel_scope.cancel()
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@define
+class Program:
+    """A server that is not the gateway's child."""
+
+    pid: int
+    said: list[str] = field(factory=list)
+    url: str = ""
+
+
+@asynccontextmanager
+async def run_program(command: list[str], url: str, **options: Any) -> AsyncIterator[Program]:
+    """Run it until the end, when nothing of it may be left; it is ready when it prints an address like this."""
+    process = await trio.lowlevel.open_process(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, **options
+    )
+    program = Program(process.pid)
+
+    async def read(*, task_status: trio.TaskStatus[None]) -> None:
+        assert process.stderr is not None
+        rest = ""
+        async for chunk in process.stderr:
+            *lines, rest = (rest + chunk.decode(errors="replace")).split("\n")
+            for line in lines:
+                program.said.append(line)
+                if not program.url and (match := re.search(url, line)):
+                    program.url = match[0]
+                    task_status.started()
+
     try:
-        yield f"http://127.0.0.1:{server.server_port}/"
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(30):
+                await nursery.start(read)
+            yield program
+            children = descendants(process.pid)
+            process.terminate()
+            with trio.fail_after(10):
+                await process.wait()
+            nursery.cancel_scope.cancel()
+        await until(lambda: not [command for pid, command in children.items() if alive(pid)])
     finally:
-        await trio.to_thread.run_sync(server.shutdown)
-        thread.join()
-        server.server_close()
+        if process.returncode is None:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
 
 
 def playwright_command() -> list[str]:
@@ -56,24 +137,25 @@ def playwright_command() -> list[str]:
     return [node(), package("@playwright/mcp/cli.js"), *options]
 
 
-@asynccontextmanager
-async def playwright_over_http(folder: Path) -> AsyncIterator[tuple[int, str]]:
+def everything_command() -> list[str]:
+    return [node(), package("@modelcontextprotocol/server-everything/dist/index.js"), "stdio"]
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Where browsers leave their traces, instead of in /tmp; short, as they make sockets there."""
+    with TemporaryDirectory(prefix="pw", dir="/tmp") as name:
+        yield Path(name)
+
+
+def in_scratch(folder: Path) -> dict[str, str]:
+    return {"HOME": str(folder), "TMPDIR": str(folder)}
+
+
+def playwright_over_http(folder: Path) -> AbstractAsyncContextManager[Program]:
     """Playwright MCP as an HTTP server; its URL must say localhost."""
     command = [*playwright_command(), "--host", "127.0.0.1", "--port", "0"]
-    process = await trio.lowlevel.open_process(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
-    assert process.stderr is not None
-    try:
-        said = b""
-        with trio.fail_after(30):
-            while (match := re.search(rb"http://localhost:(\d+)", said)) is None:
-                said += await process.stderr.receive_some(4096)
-        yield process.pid, f"http://localhost:{match[1].decode()}/mcp"
-    finally:
-        process.terminate()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    return run_program(command, r"http://localhost:\d+", cwd=folder, env={**os.environ, **in_scratch(folder)})
 
 
 def repository(folder: Path) -> Path:
@@ -82,32 +164,132 @@ def repository(folder: Path) -> Path:
     path.mkdir()
     (path / "file").write_text("text")
     who = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     for arguments in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "the first commit"]):
-        subprocess.run(["git", *arguments], cwd=path, check=True)
+        subprocess.run(["git", *arguments], cwd=path, check=True, env=environment)
     return path
 
 
-def config(folder: Path, repo: Path, playwright_url: str) -> Path:
+def config(folder: Path, browsers: Path, repo: Path, playwright_url: str) -> Path:
     program, *arguments = playwright_command()
-    everything = package("@modelcontextprotocol/server-everything/dist/index.js")
+    everything, *stdio = everything_command()
     return write_config(
         folder,
         f"""
 backends:
-  - {{name: pipe, transport: stdio, command: {program}, args: {arguments}, cwd: {folder}}}
-  - {{name: http, transport: streamable-http, url: '{playwright_url}'}}
+  - name: pipe
+    transport: stdio
+    command: {program}
+    args: {arguments}
+    cwd: {browsers}
+    env: {in_scratch(browsers)}
+  - {{name: http, transport: streamable-http, url: '{playwright_url}/mcp'}}
   - {{name: git, transport: stdio, command: {BIN / "mcp-server-git"}, args: [--repository, {repo}]}}
-  - {{name: every, transport: stdio, command: {program}, args: [{everything}, stdio]}}
+  - {{name: every, transport: stdio, command: {everything}, args: {stdio}}}
 sessions: {{readyTimeout: 20s}}
 """,
     )
 
 
-def browsers(pid: int) -> list[str]:
-    """The browsers that a process has started, by the one of each browser's processes that has no type."""
-    other = ("--type=", "crashpad", "cli.js")
-    commands = descendants(pid).values()
-    return [command for command in commands if "chromium" in command and not any(word in command for word in other)]
+def children_of(served: GatewayProcess, *others: dict[int, str]) -> dict[int, str]:
+    """The children of the session that has started last: what is new among the gateway's descendants."""
+    old = {pid for other in others for pid in other}
+    return {pid: command for pid, command in descendants(served.pid).items() if pid not in old}
+
+
+def with_descendants(processes: dict[int, str]) -> dict[int, str]:
+    """These processes and what they have started since."""
+    found = dict(processes)
+    for pid in processes:
+        found |= descendants(pid)
+    return found
+
+
+def browser_among(processes: dict[int, str]) -> dict[int, str]:
+    """A browser is a dozen processes, in a process group of its own."""
+    return {pid: command for pid, command in processes.items() if "/chromium" in command.split(" ")[0]}
+
+
+def living(processes: dict[int, str]) -> list[str]:
+    return [command for pid, command in processes.items() if alive(pid)]
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+
+async def test_browsers_stay_open_between_calls_and_are_private_and_end_with_their_session(tmp_path: Path) -> None:
+    """Over stdio and over HTTP, with git and the everything server beside them; then nothing of a session is left."""
+    with scratch() as folder:
+        async with open_site() as site, playwright_over_http(folder) as playwright:
+            await browsers_in_two_sessions(tmp_path, folder, site, playwright)
+        assert list(folder.glob("playwright_*profile*")) == []
+
+
+async def browsers_in_two_sessions(tmp_path: Path, folder: Path, site: Site, playwright: Program) -> None:
+    repo = repository(tmp_path)
+    async with gateway(config(tmp_path, folder, repo, playwright.url)) as served:
+        async with mcp.Client(served.url, mode="legacy") as stays:
+            of_stays = children_of(served)
+            async with mcp.Client(served.url, mode="legacy") as leaves:
+                of_leaves = children_of(served, of_stays)
+                people = {"stays": stays, "leaves": leaves}
+                await open_pages(site, people)
+                await check_pages(people)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(others_work_beside, stays, repo)
+                    # Playwright over HTTP pings its clients every 3 s, and ends the session of one that does not
+                    # answer in 5 s. So long, one session is idle, and the other is in a call.
+                    nursery.start_soon(wait_in_a_call, leaves, 8)
+                    await trio.sleep(8.5)
+                await check_pages(people)
+                of_leaves = with_descendants(of_leaves)
+                assert browser_among(of_leaves)
+
+            # The client has left, and its session was deleted.
+            await until(lambda: not living(of_leaves))
+            await until(lambda: site.open_pages() == {"stays-pipe", "stays-http"})
+            await check_pages({"stays": stays})
+            assert site.held == 4, "no page was loaded again"
+
+            # The gateway ends, and the other session with it.
+            of_stays = with_descendants(of_stays)
+            over_http = browser_among(descendants(playwright.pid))
+            assert browser_among(of_stays)
+            assert over_http
+            assert descendants(served.pid).keys() <= of_stays.keys()
+            assert await served.stop() == 0
+            await until(lambda: not living(of_stays) and not living(over_http))
+            await until(lambda: not site.open_pages())
+            assert alive(playwright.pid)
+
+
+async def open_pages(site: Site, people: dict[str, mcp.Client]) -> None:
+    """In every session a page in every browser, all at the same time, with state of its own."""
+
+    async def open_page(client: mcp.Client, backend: str, name: str) -> None:
+        result = await client.call_tool(f"{backend}_browser_navigate", {"url": site.url})
+        assert not result.is_error, texts(result)
+        # Playwright waits up to 5 s for requests that begin during an action; this one begins after it.
+        hold = f"setTimeout(() => {{ window.held = fetch('/hold/{name}') }}, 1000)"
+        await evaluate(client, backend, f"{{ window.n = localStorage.n = '{name}'; {hold}; return 1 }}")
+
+    async with trio.open_nursery() as nursery:
+        for person, client in people.items():
+            for backend in BROWSERS:
+                nursery.start_soon(open_page, client, backend, f"{person}-{backend}")
+    await until(lambda: len(site.open_pages()) == len(people) * len(BROWSERS))
+
+
+async def check_pages(people: dict[str, mcp.Client]) -> None:
+    """Every page has its own state, and nobody else's."""
+
+    async def check_page(client: mcp.Client, backend: str, name: str) -> None:
+        assert await evaluate(client, backend, "[window.n, localStorage.n].join()") == f'"{name},{name}"'
+
+    async with trio.open_nursery() as nursery:
+        for person, client in people.items():
+            for backend in BROWSERS:
+                nursery.start_soon(check_page, client, backend, f"{person}-{backend}")
 
 
 async def evaluate(client: mcp.Client, backend: str, code: str) -> str:
@@ -117,58 +299,47 @@ async def evaluate(client: mcp.Client, backend: str, code: str) -> str:
     return str(line)
 
 
-async def test_browsers_stay_open_between_calls_and_are_private_and_end_with_their_session(tmp_path: Path) -> None:
-    """Over stdio and over HTTP, with git and the everything server beside them under one roof."""
-    async with page() as url, playwright_over_http(tmp_path) as (playwright_pid, playwright_url):
-        repo = repository(tmp_path)
-        async with gateway(config(tmp_path, repo, playwright_url)) as served:
-            async with mcp.Client(served.url, mode="legacy") as stays:
-                async with mcp.Client(served.url, mode="legacy") as leaves:
-                    await open_pages(url, stays, leaves)
-                    for backend in ("pipe", "http"):
-                        await evaluate(stays, backend, "{ window.n = 1; localStorage.n = 'mine'; return 1 }")
-                        assert await evaluate(stays, backend, "[window.n, localStorage.n].join()") == '"1,mine"'
-                        assert await evaluate(leaves, backend, "[window.n, localStorage.n].join()") == '","'
-                    await others_work_beside(stays, repo)
-                    assert len(browsers(served.pid)) == 2
-                # Its session has been deleted, and with it its browser; the other session's is untouched. (Playwright
-                # over HTTP runs one browser for all its sessions, with a context for each.)
-                await until(lambda: len(browsers(served.pid)) == 1)
-                # Playwright pings its clients every 3 s, and ends the sessions of those that do not answer for 5 s.
-                await trio.sleep(8.5)
-                for backend in ("pipe", "http"):
-                    assert await evaluate(stays, backend, "[window.n, localStorage.n].join()") == '"1,mine"'
-            await until(lambda: not browsers(served.pid) and not browsers(playwright_pid))
-
-
-async def open_pages(url: str, *clients: mcp.Client) -> None:
-    """In every session a page in every browser, all at the same time."""
-
-    async def navigate(client: mcp.Client, backend: str) -> None:
-        result = await client.call_tool(f"{backend}_browser_navigate", {"url": url})
-        assert not result.is_error, texts(result)
-
-    async with trio.open_nursery() as nursery:
-        for client in clients:
-            for backend in ("pipe", "http"):
-                nursery.start_soon(navigate, client, backend)
+async def wait_in_a_call(client: mcp.Client, seconds: int) -> None:
+    result = await client.call_tool("http_browser_wait_for", {"time": seconds})
+    assert not result.is_error, texts(result)
 
 
 async def others_work_beside(client: mcp.Client, repo: Path) -> None:
     log = await client.call_tool("git_git_log", {"repo_path": str(repo)})
     echo = await client.call_tool("every_echo", {"message": "hello"})
-    names = {tool.name for tool in (await client.list_tools()).tools}
+    names = await tools_of(client)
 
     assert "the first commit" in texts(log)[0]
     assert texts(echo) == ["Echo: hello"]
     assert {name.partition("_")[0] for name in names} == {"pipe", "http", "git", "every"}
+    async with mcp.Client(program_of(everything_command()), mode="legacy") as direct:
+        await until_complete(client, direct, "every_", 13)
+
+
+async def tools_of(client: mcp.Client) -> set[str]:
+    return {tool.name for tool in (await client.list_tools()).tools}
+
+
+async def until_complete(client: mcp.Client, direct: mcp.Client, prefix: str, count: int) -> None:
+    """The everything server's list grows after `initialized`: at last the client has all that there is without us."""
+    with trio.fail_after(10):
+        while True:
+            wanted = {prefix + name for name in await tools_of(direct)}
+            listed = {name for name in await tools_of(client) if name.startswith(prefix)}
+            if listed == wanted and len(listed) >= count:
+                return
+            await trio.sleep(0.1)
+
+
+def program_of(command: list[str]) -> mcp.StdioServerParameters:
+    return mcp.StdioServerParameters(command=command[0], args=command[1:])
 
 
 async def test_the_everything_server_asks_the_client_for_what_it_declared(tmp_path: Path) -> None:
     """Its tools depend on the client's capabilities, and some of them ask back."""
-    everything = package("@modelcontextprotocol/server-everything/dist/index.js")
+    program, *arguments = everything_command()
     path = write_config(
-        tmp_path, f"backends:\n  - {{name: e, transport: stdio, command: {node()}, args: [{everything}, stdio]}}\n"
+        tmp_path, f"backends:\n  - {{name: e, transport: stdio, command: {program}, args: {arguments}}}\n"
     )
 
     async def sample(_: Any, params: Any) -> Any:
@@ -179,55 +350,66 @@ async def test_the_everything_server_asks_the_client_for_what_it_declared(tmp_pa
         async with (
             mcp.Client(served.url, mode="legacy") as plain,
             mcp.Client(served.url, mode="legacy", sampling_callback=sample) as able,
+            mcp.Client(program_of(everything_command()), mode="legacy", sampling_callback=sample) as direct,
         ):
             wanted = "e_trigger-sampling-request"
-            await until_listed(able, wanted)
-            few = {tool.name for tool in (await plain.list_tools()).tools}
+            await until_complete(able, direct, "e_", 14)
             result = await able.call_tool(wanted, {"prompt": "hi", "maxTokens": 10})
 
-            assert wanted not in few
+            assert wanted in await tools_of(able)
+            assert wanted not in await tools_of(plain)
             assert "sampled by the client" in texts(result)[0]
-
-
-async def until_listed(client: mcp.Client, name: str) -> None:
-    with trio.fail_after(10):
-        while name not in {tool.name for tool in (await client.list_tools()).tools}:
-            await trio.sleep(0.1)
+        await until(lambda: not descendants(served.pid))
 
 
 SSE_SERVER = """
-import trio, hypercorn.trio
+import sys, collections, trio, hypercorn.trio
 from hypercorn.config import Config
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 
 server = MCPServer("old")
-count = 0
+counts = collections.Counter()
 
 @server.tool()
-def counter() -> str:
-    global count
-    count += 1
-    return str(count)
+def counter(context: Context) -> str:
+    session = context.request_context.request.query_params["session_id"]
+    counts[session] += 1
+    return str(counts[session])
+
+inner = server.sse_app()
+
+async def app(scope, receive, send):
+    stream = scope["type"] == "http" and scope["method"] == "GET"
+    try:
+        if stream:
+            print("stream opened", file=sys.stderr)
+        await inner(scope, receive, send)
+    finally:
+        if stream:
+            print("stream closed", file=sys.stderr)
 
 config = Config()
 config.bind = ["127.0.0.1:0"]
-trio.run(hypercorn.trio.serve, server.sse_app(), config)
+trio.run(hypercorn.trio.serve, app, config)
 """
 
 
-async def test_an_old_http_with_sse_backend(tmp_path: Path) -> None:
-    """The transport of 2024-11-05, by `transport: sse`."""
-    process = await trio.lowlevel.open_process([sys.executable, "-c", SSE_SERVER], stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    try:
-        said = b""
-        with trio.fail_after(30):
-            while (match := re.search(rb"Running on (http://[\d.:]+)", said)) is None:
-                said += await process.stderr.receive_some(4096)
-        path = write_config(tmp_path, f"backends:\n  - {{name: old, transport: sse, url: '{match[1].decode()}/sse'}}\n")
-        async with gateway(path) as served, mcp.Client(served.url, mode="legacy") as client:
-            assert [texts(await client.call_tool("old_counter", {})) for _ in range(3)] == [["1"], ["2"], ["3"]]
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+async def test_an_old_http_with_sse_backend_keeps_state_per_session_and_is_left_at_the_end(tmp_path: Path) -> None:
+    """The transport of 2024-11-05, by `transport: sse`: one stream for each session, closed when the session ends."""
+    async with run_program([sys.executable, "-u", "-c", SSE_SERVER], r"http://[\d.]+:\d+") as server:
+        path = write_config(tmp_path, f"backends:\n  - {{name: old, transport: sse, url: '{server.url}/sse'}}\n")
+        async with gateway(path) as served, mcp.Client(served.url, mode="legacy") as one:
+            async with mcp.Client(served.url, mode="legacy") as two:
+                counted = [texts(await client.call_tool("old_counter", {})) for client in (one, one, two, one)]
+                before = Counter(server.said)
+            await until(lambda: "stream closed" in server.said)
+            counted.append(texts(await one.call_tool("old_counter", {})))
+
+            assert counted == [["1"], ["2"], ["1"], ["3"], ["4"]]
+            assert before["stream opened"] == 2
+            assert before["stream closed"] == 0
+            assert server.said.count("stream closed") == 1
+            assert await served.stop() == 0
+            await until(lambda: server.said.count("stream closed") == 2)
+        assert server.said.count("stream opened") == 2

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import trio
 
-from .harness import gateway
+from .harness import GatewayProcess, descendants, gateway, until, write_config
 from .tools import PACKAGES, node, package
 
 pytestmark = pytest.mark.e2e
@@ -19,9 +21,14 @@ pytestmark = pytest.mark.e2e
 SCRIPTS = Path(__file__).parent / "js"
 
 
-async def run_node(script: str, *arguments: str) -> str:
-    """Run a program under Node.js, and return what it printed."""
-    environment = {**os.environ, "PATH": f"{Path(node()).parent}:{os.environ['PATH']}", "PACKAGES": str(PACKAGES)}
+async def run_node(home: Path, script: str, *arguments: str) -> str:
+    """Run a program under Node.js, which may write to a home of its own only, and return what it printed."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(node()).parent}:{os.environ['PATH']}",
+        "PACKAGES": str(PACKAGES),
+        "HOME": str(home),
+    }
     with trio.fail_after(60):
         done = await trio.run_process(
             [node(), script, *arguments], capture_stdout=True, capture_stderr=True, env=environment, check=False
@@ -30,41 +37,85 @@ async def run_node(script: str, *arguments: str) -> str:
     return done.stdout.decode()
 
 
-async def test_the_inspector_lists_and_calls(tmp_path: Path) -> None:
-    """As `npx @modelcontextprotocol/inspector --cli` does it."""
-    inspector = package("@modelcontextprotocol/inspector/" + entry_of("@modelcontextprotocol/inspector"))
-    async with gateway() as served:
-        common = ["--cli", served.url, "--transport", "http"]
-        listed = await run_node(inspector, *common, "--method", "tools/list")
+def supervisor_of(served: GatewayProcess) -> Any:
+    with urlopen(f"{served.origin}/status", timeout=5) as response:
+        return json.load(response)["supervisor"]
+
+
+async def until_no_session_is_left(served: GatewayProcess, seconds: float = 10.0) -> None:
+    """No session, and no child process of one."""
+    await until(lambda: supervisor_of(served)["sessions"] == 0 and not descendants(served.pid), seconds)
+
+
+def demo_with(folder: Path, sessions: str) -> Path:
+    """The demo's backends with other settings of sessions."""
+    names = ("notes", "clock")
+    backends = [
+        f"  - {{name: {name}, transport: stdio, command: {sys.executable}, args: [-m, vmcp_actors.demo.{name}]}}"
+        for name in names
+    ]
+    return write_config(folder, "\n".join(["backends:", *backends, f"sessions: {{{sessions}}}", ""]))
+
+
+async def test_the_inspector_lists_and_calls_and_what_it_abandons_is_reaped(tmp_path: Path) -> None:
+    """As `npx @modelcontextprotocol/inspector --cli` does it; it never deletes its sessions."""
+    inspector = package("@modelcontextprotocol/inspector/clients/launcher/build/index.js")
+    async with gateway(demo_with(tmp_path, "idleTimeout: 2s")) as served:
+        common = [inspector, "--cli", served.url, "--transport", "http"]
+        listed = await run_node(tmp_path, *common, "--method", "tools/list")
         called = await run_node(
-            inspector, *common, "--method", "tools/call", "--tool-name", "notes_add", "--tool-arg", "text=hello"
+            tmp_path, *common, "--method", "tools/call", "--tool-name", "notes_add", "--tool-arg", "text=hello"
         )
+        again = await run_node(tmp_path, *common, "--method", "tools/call", "--tool-name", "notes_list")
 
-    assert "notes_begin" in {tool["name"] for tool in json.loads(listed)["tools"]}
-    assert json.loads(called)["structuredContent"]["notes"] == [{"text": "hello", "pending": False}]
-
-
-def entry_of(name: str) -> str:
-    """The program of an npm package."""
-    entry: Any = json.loads(Path(package(f"{name}/package.json")).read_text())["bin"]
-    return str(entry if isinstance(entry, str) else next(iter(entry.values())))
+        assert {"notes_begin", "clock_now"} <= {tool["name"] for tool in json.loads(listed)["tools"]}
+        assert json.loads(called)["structuredContent"]["notes"] == [{"text": "hello", "pending": False}]
+        assert json.loads(again)["structuredContent"]["notes"] == []
+        assert supervisor_of(served)["started"] == 3
+        await until_no_session_is_left(served)
 
 
-@pytest.mark.parametrize("sdk", ["v1", "v2"])
-async def test_the_typescript_sdk_keeps_its_backend_state_over_calls(sdk: str) -> None:
-    """v1 speaks the stateful revisions; v2 begins with the stateless one, falls back at once, and has a session."""
-    package("@modelcontextprotocol/sdk/package.json")
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        pytest.param(["v1"], ["initialize"], id="v1"),
+        pytest.param(["v2", "default"], ["initialize"], id="v2-default"),
+        pytest.param(["v2", "auto"], ["server/discover", "initialize"], id="v2-auto"),
+    ],
+)
+async def test_the_typescript_sdk_has_one_session_for_all_its_calls_and_ends_it(
+    arguments: list[str], first: list[str], tmp_path: Path
+) -> None:
+    """State is kept over calls; `auto` probes for the stateless revision, and falls back at once."""
+    sdk, *mode = arguments
+    package("@modelcontextprotocol/sdk/package.json" if sdk == "v1" else "@modelcontextprotocol/client/package.json")
     async with gateway() as served:
-        said = json.loads(await run_node(str(SCRIPTS / f"{sdk}.mjs"), served.url))
+        said = json.loads(await run_node(tmp_path, str(SCRIPTS / f"{sdk}.mjs"), served.url, *mode))
+        started = supervisor_of(served)["started"]
+        await until_no_session_is_left(served)
 
-    assert "notes_begin" in said["tools"]
+    assert {"notes_begin", "clock_countdown"} <= set(said["tools"])
     assert said["pending"] == {"notes": [{"text": "draft", "pending": True}], "transaction": True}
     assert said["after"] == {"notes": [], "transaction": False}
     assert said["progress"] == [0.1, 0.2]
-    assert said["seconds"] < 10
+    assert started == 1
+    check_requests(said["requests"], first, said["session"])
 
 
-def test_node_is_new_enough() -> None:
-    """The Inspector needs it."""
-    version = subprocess.run([node(), "--version"], capture_output=True, text=True, check=True).stdout
-    assert int(version.strip().lstrip("v").partition(".")[0]) >= 20
+def check_requests(requests: list[Any], first: list[str], session: str) -> None:
+    """The handshake without detours, then everything in the one session, and at last its end."""
+    calls = [request["rpc"] for request in requests if request["rpc"]]
+    assert calls[: len(first) + 1] == [*first, "notifications/initialized"]
+    assert calls.count("server/discover") == first.count("server/discover")
+    assert calls.count("initialize") == 1
+    for request, after in pairwise([*requests, None]):
+        if request["rpc"] == "server/discover":
+            assert request["status"] == 400
+            assert request["answered"] - request["asked"] < 1
+            assert after["asked"] - request["answered"] < 1
+        else:
+            assert request["status"] in (200, 202, 204), request
+            assert request["session"] == (None if request["rpc"] == "initialize" else session)
+    assert session
+    assert [request["http"] for request in requests].count("DELETE") == 1
+    assert requests[-1]["http"] == "DELETE"

@@ -1,24 +1,16 @@
-// The TypeScript SDK v2, which probes for the stateless revision first: node v2.mjs URL, PACKAGES as in v1.mjs.
+// The TypeScript SDK v2: node v2.mjs URL MODE, PACKAGES as in v1.mjs. MODE is `default`, which never probes, or `auto`,
+// which probes for the stateless revision first.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
-import { report, work } from "./session.mjs";
+import { recorder, run } from "./session.mjs";
 
 const require = createRequire(`${process.env.PACKAGES}/`);
 const module = require.resolve("@modelcontextprotocol/client").replace(/\.cjs$/, ".mjs");
 const { Client, StreamableHTTPClientTransport } = await import(pathToFileURL(module));
 
-const client = new Client(
-  { name: "typescript-v2", version: "1" },
-  { versionNegotiation: { mode: "auto" } },
-);
-const transport = new StreamableHTTPClientTransport(new URL(process.argv[2]));
-await client.connect(transport);
-const result = await work(client);
-const progress = [];
-await client.callTool(
-  { name: "clock_countdown", arguments: { seconds: 0.2, step: 0.1 } },
-  { onprogress: (notice) => progress.push(notice.progress) },
-);
-await transport.terminateSession();
-await client.close();
-report(result, progress);
+const [, , url, mode] = process.argv;
+const options = mode === "default" ? {} : { versionNegotiation: { mode } };
+const { requests, fetch } = recorder();
+const client = new Client({ name: "typescript-v2", version: "1" }, options);
+const transport = new StreamableHTTPClientTransport(new URL(url), { fetch });
+await run(client, transport, requests, (call, onprogress) => client.callTool(call, { onprogress }));
