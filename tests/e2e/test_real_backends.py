@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -20,7 +21,7 @@ import trio
 from attrs import define, field
 
 from .harness import BIN, GatewayProcess, alive, descendants, gateway, texts, until, write_config
-from .tools import chromium, node, package
+from .tools import chromium, need, node, package
 
 pytestmark = pytest.mark.e2e
 
@@ -170,9 +171,15 @@ def repository(folder: Path) -> Path:
     return path
 
 
+def git_command(repo: Path) -> list[str]:
+    need(shutil.which("git"), "git")
+    return [need(str(BIN / "mcp-server-git"), "mcp-server-git"), "--repository", str(repo)]
+
+
 def config(folder: Path, browsers: Path, repo: Path, playwright_url: str) -> Path:
     program, *arguments = playwright_command()
     everything, *stdio = everything_command()
+    git, *on_repo = git_command(repo)
     return write_config(
         folder,
         f"""
@@ -184,7 +191,7 @@ backends:
     cwd: {browsers}
     env: {in_scratch(browsers)}
   - {{name: http, transport: streamable-http, url: '{playwright_url}/mcp'}}
-  - {{name: git, transport: stdio, command: {BIN / "mcp-server-git"}, args: [--repository, {repo}]}}
+  - {{name: git, transport: stdio, command: {git}, args: {on_repo}}}
   - {{name: every, transport: stdio, command: {everything}, args: {stdio}}}
 sessions: {{readyTimeout: 20s}}
 """,
@@ -214,9 +221,18 @@ def living(processes: dict[int, str]) -> list[str]:
     return [command for pid, command in processes.items() if alive(pid)]
 
 
+@pytest.fixture
+def installed() -> None:
+    """Here, and not in a test, where a skip within a nursery would be an error."""
+    playwright_command()
+    everything_command()
+    git_command(Path())
+
+
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("installed")
 async def test_browsers_stay_open_between_calls_and_are_private_and_end_with_their_session(tmp_path: Path) -> None:
     """Over stdio and over HTTP, with git and the everything server beside them; then nothing of a session is left."""
     with scratch() as folder:
@@ -335,6 +351,7 @@ def program_of(command: list[str]) -> mcp.StdioServerParameters:
     return mcp.StdioServerParameters(command=command[0], args=command[1:])
 
 
+@pytest.mark.usefixtures("installed")
 async def test_the_everything_server_asks_the_client_for_what_it_declared(tmp_path: Path) -> None:
     """Its tools depend on the client's capabilities, and some of them ask back."""
     program, *arguments = everything_command()

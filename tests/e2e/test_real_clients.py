@@ -21,6 +21,14 @@ pytestmark = pytest.mark.e2e
 SCRIPTS = Path(__file__).parent / "js"
 
 
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    """Here, and not in a test, where a skip within a nursery would be an error."""
+    node()
+    for name in ("inspector", "sdk", "client"):
+        package(f"@modelcontextprotocol/{name}/package.json")
+
+
 async def run_node(home: Path, script: str, *arguments: str) -> str:
     """Run a program under Node.js, which may write to a home of its own only, and return what it printed."""
     environment = {
@@ -88,7 +96,6 @@ async def test_the_typescript_sdk_has_one_session_for_all_its_calls_and_ends_it(
 ) -> None:
     """State is kept over calls; `auto` probes for the stateless revision, and falls back at once."""
     sdk, *mode = arguments
-    package("@modelcontextprotocol/sdk/package.json" if sdk == "v1" else "@modelcontextprotocol/client/package.json")
     async with gateway() as served:
         said = json.loads(await run_node(tmp_path, str(SCRIPTS / f"{sdk}.mjs"), served.url, *mode))
         started = supervisor_of(served)["started"]

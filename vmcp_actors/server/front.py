@@ -27,7 +27,7 @@ class Front:
         self._capacity = capacity
         self._logs: dict[str, StreamLog] = {}
         self._open: list[StreamLog] = []
-        self._waiting = StreamLog("waiting", capacity=capacity, on_growth=lambda _: None)
+        self._waiting = StreamLog("waiting", capacity=capacity, on_growth=lambda _, __: None)
         self._asked: dict[RequestId, Reply[JsonObject]] = {}
         self._streams = self._questions = 0
         self._events = self._bytes = 0
@@ -83,11 +83,11 @@ class Front:
         for entry in log.withdraw_unsent():
             self._put(entry.data, entry.notice)
 
-    def _grown(self, log: StreamLog) -> None:
+    def _grown(self, log: StreamLog, size: int) -> None:
         """A log has one more message: keep it for replay, within the bounds of the session."""
         self._logs.setdefault(log.name, log)
         self._events += 1
-        self._bytes += len(log.after(0)[-1].data)
+        self._bytes += size
         for name, oldest in list(self._logs.items()):
             while self._events > REPLAY_EVENTS or self._bytes > REPLAY_BYTES:
                 freed = oldest.forget_oldest()

@@ -52,7 +52,7 @@ class StreamLog:
     the reader is too slow for what it must not miss, and the stream ends.
     """
 
-    def __init__(self, name: str, *, capacity: int, on_growth: Callable[[StreamLog], None]) -> None:
+    def __init__(self, name: str, *, capacity: int, on_growth: Callable[[StreamLog, int], None]) -> None:
         self.name = name
         self._capacity = capacity
         self._on_growth = on_growth
@@ -79,7 +79,7 @@ class StreamLog:
         self._last += 1
         self._entries.append(Entry(self._last, data, notice))
         self._wakeup.set()
-        self._on_growth(self)
+        self._on_growth(self, len(data))
 
     def _make_room(self, notice: Notice | None) -> bool:
         self._dropped += 1
