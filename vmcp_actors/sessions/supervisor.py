@@ -93,7 +93,8 @@ class SessionSupervisor:
                 self._register(session)
             except BaseException:
                 self._release(key)
-                await self._forget(session_id)
+                with trio.move_on_after(STORE_TIMEOUT, shield=True):
+                    await self._forget(session_id)
                 raise
             finally:
                 self._starting.discard(starting)
@@ -160,15 +161,15 @@ class SessionSupervisor:
             self._release(_client_key(session.identity, session.client))
             self._ended[session.close_reason] += 1
             self._check_none_left()
-            await self._forget(session.id)
+            with trio.move_on_after(STORE_TIMEOUT, shield=True):
+                await self._forget(session.id)
 
     async def _forget(self, session_id: Secret[str]) -> None:
-        """Take a session out of the store, also while being cancelled; a store that fails or hangs keeps it."""
-        with trio.move_on_after(STORE_TIMEOUT, shield=True):
-            try:
-                await self._store.delete(session_id)
-            except Exception:
-                logger.exception("a session was not deleted from the store")
+        """Take a session out of the store; one that fails keeps it."""
+        try:
+            await self._store.delete(session_id)
+        except Exception:
+            logger.exception("a session was not deleted from the store")
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
