@@ -67,6 +67,27 @@ class VmcpError(Exception):
         return error
 
 
+class Relayed(VmcpError):
+    """Somebody else's JSON-RPC error on its way to whom it is for: code, message and data stay theirs (mission A3)."""
+
+    default_delivered = Delivered.YES
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        VmcpError.__init__(self, message)  # not super(): a backend's errors take its name first
+        self._code = code
+        self._data = data
+
+    @property
+    def code(self) -> int:
+        """Their own code."""
+        return self._code
+
+    @property
+    def data(self) -> Any:
+        """Their own data."""
+        return self._data
+
+
 # --- actors -----------------------------------------------------------------------------------------------------------
 
 
@@ -267,27 +288,15 @@ class NoBackends(BackendError):
         self.reasons = dict(reasons)
 
 
-class BackendReplied(BackendError):
-    """The backend answered with a JSON-RPC error, which passes through unchanged (mission A3)."""
+class BackendReplied(Relayed, BackendError):
+    """The backend answered with a JSON-RPC error."""
 
     http_status = 200
-    default_delivered = Delivered.YES
 
     def __init__(self, backend: str, code: int, message: str, data: Any = None) -> None:
-        super().__init__(backend, message)
-        self.message = message
-        self._code = code
-        self._data = data
-
-    @property
-    def code(self) -> int:
-        """The backend's own code."""
-        return self._code
-
-    @property
-    def data(self) -> Any:
-        """The backend's own data."""
-        return self._data
+        Relayed.__init__(self, code, message, data)
+        self.backend = backend
+        self.reason = message
 
 
 # --- the client, asked by a backend -----------------------------------------------------------------------------------
@@ -303,25 +312,8 @@ class ClientUnreachable(ClientError):
     """The client cannot be asked, or nobody waits for its answer any more."""
 
 
-class ClientReplied(ClientError):
-    """The client answered with a JSON-RPC error, which passes through unchanged."""
-
-    default_delivered = Delivered.YES
-
-    def __init__(self, code: int, message: str, data: Any = None) -> None:
-        super().__init__(message)
-        self._code = code
-        self._data = data
-
-    @property
-    def code(self) -> int:
-        """The client's own code."""
-        return self._code
-
-    @property
-    def data(self) -> Any:
-        """The client's own data."""
-        return self._data
+class ClientReplied(Relayed, ClientError):
+    """The client answered with a JSON-RPC error."""
 
 
 # --- the HTTP edge ----------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def everything_command() -> list[str]:
 @contextmanager
 def scratch() -> Iterator[Path]:
     """Where browsers leave their traces, instead of in /tmp; short, as they make sockets there."""
-    with TemporaryDirectory(prefix="pw", dir="/tmp") as name:
+    with TemporaryDirectory(prefix="pw", dir="/tmp", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
