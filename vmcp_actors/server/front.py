@@ -14,6 +14,7 @@ from .streams import StreamLog
 REPLAY_EVENTS: Final = 1024
 REPLAY_BYTES: Final = 4 * 1024 * 1024
 """What a session keeps of what it has sent, for clients that resume a stream."""
+MAX_PLACE_DIGITS: Final = 18
 
 
 class Front:
@@ -55,7 +56,7 @@ class Front:
         """
         name, _, number = event_id.rpartition("-")
         log = self._logs.get(name)
-        if log is not None and number.isdecimal():
+        if log is not None and number.isdecimal() and len(number) <= MAX_PLACE_DIGITS:
             return (self._opened(log) if name.startswith("g") else log), int(number)
         if name.startswith("p"):
             raise RequestError("The stream of this Last-Event-ID is no longer kept")
