@@ -25,6 +25,8 @@ INTERNAL_ERROR = -32603
 SERVER_ERROR = -32000
 SESSION_NOT_FOUND = -32001
 RESOURCE_NOT_FOUND = -32002
+HEADER_MISMATCH = -32020
+MISSING_CLIENT_CAPABILITY = -32021
 UNSUPPORTED_PROTOCOL_VERSION = -32022
 
 
@@ -255,6 +257,10 @@ class BackendSessionLost(BackendError):
     """The backend no longer knows our session (HTTP 404): it provably did not run the request."""
 
 
+class BackendRevisionChanged(BackendError):
+    """The backend no longer speaks the revision that was agreed: it provably did not run the request."""
+
+
 class BackendUnauthorized(BackendError):
     """The backend refused our credentials (HTTP 401 or 403)."""
 
@@ -310,6 +316,22 @@ class ClientError(VmcpError):
 
 class ClientUnreachable(ClientError):
     """The client cannot be asked, or nobody waits for its answer any more."""
+
+
+class MissingClientCapability(ClientError):
+    """A backend needs something of the client that it has not declared; `required` as in a client's capabilities."""
+
+    http_status = 400
+    jsonrpc_code = MISSING_CLIENT_CAPABILITY
+
+    def __init__(self, message: str, required: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.required = dict(required)
+
+    @property
+    def data(self) -> Any:
+        """`{requiredCapabilities}` as MCP 2026-07-28 asks."""
+        return {"requiredCapabilities": self.required}
 
 
 class ClientReplied(Relayed, ClientError):
@@ -384,6 +406,12 @@ class BodyTooLarge(RequestError):
     """The request body exceeds `server.maxBodyBytes`."""
 
     http_status = 413
+
+
+class HeaderMismatch(RequestError):
+    """The headers of a request say something else than its body (MCP 2026-07-28, transports §Standard Headers)."""
+
+    jsonrpc_code = HEADER_MISMATCH
 
 
 class WrongContentType(RequestError):

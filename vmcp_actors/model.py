@@ -6,6 +6,7 @@ untouched (mission A3), so nothing here re-models them.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -65,6 +66,13 @@ class Identity:
 ANONYMOUS = Identity()
 
 
+class Era(enum.Enum):
+    """The two kinds of revisions of MCP: with `initialize` and sessions, or with all that is needed in each request."""
+
+    STATEFUL = "stateful"
+    STATELESS = "stateless"
+
+
 @frozen
 class ClientProfile:
     """What a client said of itself in `initialize`, and where it came from."""
@@ -115,21 +123,51 @@ class BackendSpec:
     session_loss: Literal["retry", "error"] = "retry"
 
 
+CatalogKind = Literal["tools", "resources", "resource_templates", "prompts"]
+
+
+@frozen
+class Freshness:
+    """How long something may be kept, in milliseconds, and whether by everybody (MCP 2026-07-28, caching).
+
+    The default is what can be said of backends of the stateful revisions: nothing.
+    """
+
+    ttl_ms: int = 0
+    public: bool = False
+
+    @classmethod
+    def of(cls, result: JsonObject) -> Freshness:
+        """What a result says of itself."""
+        ttl = result.get("ttlMs")
+        return cls(ttl if isinstance(ttl, int) and ttl > 0 else 0, result.get("cacheScope") == "public")
+
+    def __and__(self, other: Freshness) -> Freshness:
+        """Of two things together: the smaller time; private if any is."""
+        return Freshness(min(self.ttl_ms, other.ttl_ms), self.public and other.public)
+
+    @property
+    def fields(self) -> JsonObject:
+        """As members of a result."""
+        return {"ttlMs": self.ttl_ms, "cacheScope": "public" if self.public else "private"}
+
+
 @frozen
 class Catalog:
-    """All that one backend offers, in the order and the shape in which it listed it."""
+    """All that one backend offers, in the order and the shape in which it listed it, and how fresh each list was."""
 
     tools: tuple[JsonObject, ...] = ()
     resources: tuple[JsonObject, ...] = ()
     resource_templates: tuple[JsonObject, ...] = ()
     prompts: tuple[JsonObject, ...] = ()
+    freshness: Mapping[CatalogKind, Freshness] = field(factory=dict)
 
-    def with_kind(self, kind: CatalogKind, items: tuple[JsonObject, ...]) -> Catalog:
+    def with_kind(
+        self, kind: CatalogKind, items: tuple[JsonObject, ...], freshness: Freshness = Freshness()
+    ) -> Catalog:
         """A copy in which one kind of entry is replaced."""
-        return evolve(self, **{kind: items})
+        return evolve(self, **{kind: items}, freshness={**self.freshness, kind: freshness})
 
-
-CatalogKind = Literal["tools", "resources", "resource_templates", "prompts"]
 
 EMPTY_CATALOG = Catalog()
 
@@ -182,12 +220,18 @@ class RequestContext:
         on_notice: takes the notifications that belong to the request.
         ask: asks the client on behalf of the request; None when it cannot be asked that way.
         on_break: told when the backend closes the stream of the request, to have it resumed later; so may we.
+        era: which kind of revision the caller speaks; only in the stateless one a result may be `input_required`.
+        capabilities: what the client declared in this very request; None for what its session declared.
+        log_level: from which level on the caller wants log messages of this request; None leaves it to the session.
         trace: W3C trace context.
     """
 
     on_notice: NoticeSink = discard_notice
     ask: AskClient | None = None
     on_break: Callable[[], None] | None = None
+    era: Era = Era.STATEFUL
+    capabilities: JsonObject | None = None
+    log_level: str | None = None
     trace: Mapping[str, str] = field(factory=dict)
 
 

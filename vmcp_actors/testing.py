@@ -16,13 +16,14 @@ import trio
 from attrs import define, field
 from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest, run_notify_intercept
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
+from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION
 
 from .errors import BackendError, BackendLost, BackendSessionLost, BackendUnavailable
-from .model import BackendSpec, JsonObject, Secret, StdioCommand
+from .model import BackendSpec, Era, HttpEndpoint, JsonObject, Secret, StdioCommand
 from .transports import OpenTransport, Transport
 from .transports.inbound import InboundContext
-from .wire.revisions import LATEST_STATEFUL
+from .wire.revisions import LATEST_STATEFUL, STATELESS_REVISIONS
+from .wire.stateless import CACHEABLE, PROTOCOL_VERSION, for_stateless, needs_input, tagged
 
 __all__ = ["MemoryBackend", "MemorySession", "backends"]
 
@@ -40,6 +41,7 @@ class MemorySession:
     ask: Callable[[str, JsonObject], Awaitable[JsonObject]] = field(default=lambda _, __: _nobody())
     break_stream: Callable[[], None] = field(default=lambda: None)
     lose: Callable[[BackendError], None] = field(default=lambda _: None)
+    listens: dict[Any, JsonObject] = field(factory=dict)
 
 
 async def _nobody() -> JsonObject:
@@ -51,13 +53,19 @@ class MemoryBackend:
     """An MCP backend in memory. Its behaviour is set by attributes, also while it is in use.
 
     Attributes:
-        tools: async functions of the session and the arguments, by name; the value becomes a text content.
+        tools: async functions of the session and the arguments, by name; the value becomes a text content. The whole
+            params of the request are among the arguments, under `_params`.
+        eras: the kinds of revisions that it speaks.
+        http: its spec says that it is reached over HTTP, so that requests of the stateless revision carry headers.
+        lets_listen: whether `subscriptions/listen` is served.
+        caching: what its lists and resources say of how long they may be kept, in the stateless revision.
         down: connecting fails with this text.
         silent: requests are never answered.
         connect_delay: seconds that connecting takes.
         counts: how often each method, `connect` and `goodbye` happened.
         history: (session id, method, params) of every request and notification, in order.
         request_ids: the id of every request, in order.
+        headers: the headers of every request that had some, in order.
         sessions: the live sessions by id.
     """
 
@@ -67,6 +75,10 @@ class MemoryBackend:
     prompts: tuple[JsonObject, ...] = ()
     definitions: dict[str, JsonObject] = field(factory=dict)
     capabilities: JsonObject = field(factory=lambda: {"tools": {"listChanged": True}, "logging": {}})
+    eras: tuple[Era, ...] = (Era.STATEFUL,)
+    http: bool = False
+    lets_listen: bool = True
+    caching: JsonObject = field(factory=lambda: {"ttlMs": 0, "cacheScope": "private"})
     instructions: str | None = None
     down: str | None = None
     silent: bool = False
@@ -75,13 +87,15 @@ class MemoryBackend:
     counts: Counter[str] = field(factory=Counter)
     history: list[tuple[str, str, JsonObject]] = field(factory=list)
     request_ids: list[tuple[str, Any]] = field(factory=list)
+    headers: list[dict[str, str]] = field(factory=list)
     sessions: dict[str, MemorySession] = field(factory=dict)
     _number: int = 0
 
     @property
     def spec(self) -> BackendSpec:
         """A spec under this name; the transport that `backends` makes does not look at the endpoint."""
-        return BackendSpec(self.name, StdioCommand("memory"), session_loss=self.session_loss)
+        endpoint = HttpEndpoint("http://memory/mcp") if self.http else StdioCommand("memory")
+        return BackendSpec(self.name, endpoint, session_loss=self.session_loss)
 
     def crash(self, reason: str = "crashed") -> None:
         """Break every connection, as a process that dies."""
@@ -94,9 +108,13 @@ class MemoryBackend:
         self.sessions.clear()
 
     def notify(self, method: str, params: JsonObject | None = None) -> None:
-        """Send a notification to every session."""
+        """Send a notification to every session; to those of the stateless revision if they listen for it."""
         for session in list(self.sessions.values()):
-            session.notify(method, params)
+            if not session.listens:
+                session.notify(method, params)
+            for request_id, wanted in session.listens.items():
+                if _listened_for(wanted, method, params or {}):
+                    session.notify(method, tagged(params, request_id))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[_MemoryTransport]:
@@ -113,8 +131,30 @@ class MemoryBackend:
         finally:
             self.sessions.pop(session.session_id, None)
 
-    async def answer(self, session: MemorySession, method: str, params: JsonObject) -> JsonObject:
-        """The backend's side of one request."""
+    async def answer(self, session: MemorySession, request_id: Any, method: str, params: JsonObject) -> JsonObject:
+        """The backend's side of one request, in the revision in which it came."""
+        if PROTOCOL_VERSION not in params.get("_meta", {}):
+            if Era.STATEFUL not in self.eras:
+                raise MCPError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version")
+            return await self._answer(session, method, params)
+        if Era.STATELESS not in self.eras:
+            raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method}")
+        if method == "subscriptions/listen" and self.lets_listen:
+            return await self._listen(session, request_id, params["notifications"])
+        result = await self._answer(session, method, params)
+        caching = self.caching if method in CACHEABLE and not needs_input(result) else {}
+        return for_stateless({**caching, **result}, {"name": self.name, "version": "1"})
+
+    async def _listen(self, session: MemorySession, request_id: Any, wanted: JsonObject) -> JsonObject:
+        session.listens[request_id] = wanted
+        try:
+            session.notify("notifications/subscriptions/acknowledged", tagged({"notifications": wanted}, request_id))
+            await trio.sleep_forever()
+        finally:
+            del session.listens[request_id]
+        raise AssertionError("unreachable")
+
+    async def _answer(self, session: MemorySession, method: str, params: JsonObject) -> JsonObject:
         match method:
             case "initialize":
                 result: JsonObject = {
@@ -123,6 +163,8 @@ class MemoryBackend:
                     "serverInfo": {"name": self.name, "version": "1"},
                 }
                 return result if self.instructions is None else {**result, "instructions": self.instructions}
+            case "server/discover":
+                return {"supportedVersions": list(STATELESS_REVISIONS), "capabilities": self.capabilities}
             case "tools/list":
                 return {"tools": [self._definition(name) for name in self.tools]}
             case "resources/list":
@@ -150,7 +192,8 @@ class MemoryBackend:
         tool = self.tools.get(params["name"])
         if tool is None:
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {params['name']}")
-        value = await tool(session, {**params.get("arguments", {}), "_meta": params.get("_meta", {})})
+        arguments = {**params.get("arguments", {}), "_meta": params.get("_meta", {}), "_params": params}
+        value = await tool(session, arguments)
         return value if isinstance(value, dict) else {"content": [{"type": "text", "text": str(value)}]}
 
 
@@ -158,6 +201,7 @@ class _MemoryTransport:
     """The `Transport` of one connection to a memory backend."""
 
     relates_notifications = False
+    closing_cancels = False
 
     def __init__(self, session: MemorySession) -> None:
         self._session = session
@@ -193,7 +237,10 @@ class _MemoryTransport:
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> JsonObject:
         self._note(method, params)
-        self._backend.request_ids.append((self._session.session_id, (opts or {}).get("request_id")))
+        request_id = (opts or {}).get("request_id")
+        self._backend.request_ids.append((self._session.session_id, request_id))
+        if (opts or {}).get("headers"):
+            self._backend.headers.append(dict((opts or {})["headers"]))
         if self._session.session_id not in self._backend.sessions:
             lost = BackendSessionLost(self._backend.name, "the backend no longer knows our session")
             self._lose(lost)
@@ -207,7 +254,7 @@ class _MemoryTransport:
                 if self._backend.silent:
                     await trio.sleep_forever()
                 await trio.lowlevel.checkpoint()
-                return await self._backend.answer(self._session, method, dict(params or {}))
+                return await self._backend.answer(self._session, request_id, method, dict(params or {}))
             finally:
                 self._running.discard(scope)
         assert self._error is not None
@@ -235,6 +282,13 @@ class _MemoryTransport:
 
     def _notify_client(self, method: str, params: JsonObject | None) -> None:
         run_notify_intercept(self._intercept, method, params)
+
+
+def _listened_for(wanted: JsonObject, method: str, params: JsonObject) -> bool:
+    if method == "notifications/resources/updated":
+        return params.get("uri") in wanted.get("resourceSubscriptions", [])
+    kind = method.removeprefix("notifications/").removesuffix("/list_changed")
+    return bool(wanted.get(f"{kind}ListChanged")) or not method.endswith("/list_changed")
 
 
 def backends(doubles: Sequence[MemoryBackend]) -> OpenTransport:

@@ -311,18 +311,19 @@ async def test_list_changed_lists_that_backend_again_and_tells_the_client_once(a
         assert text_of(await session.call_tool("a_new", {"text": "x"})) == "x"
 
 
-async def test_list_changed_without_a_change_tells_the_client_nothing(autojump_clock: MockClock) -> None:
-    """A backend that cries wolf is listed again, and that is all."""
+async def test_list_changed_is_passed_on_even_if_our_copy_shows_no_change(autojump_clock: MockClock) -> None:
+    """The backend may know better: a tool that came and went, say. Once for a storm of them."""
     a = backend("a")
     notices: list[Notice] = []
     async with supervised([a]) as supervisor:
         session = await supervisor.start_session()
         session.listen(notices.append)
-        a.notify("notifications/tools/list_changed")
+        for _ in range(5):
+            a.notify("notifications/tools/list_changed")
         await trio.sleep(1)
 
         assert a.counts["tools/list"] == 2
-        assert notices == []
+        assert notices == [Notice("notifications/tools/list_changed")]
 
 
 async def test_cancelling_a_call_cancels_it_at_the_backend(autojump_clock: MockClock) -> None:

@@ -28,7 +28,8 @@ from ..model import ANONYMOUS, ClientProfile, JsonObject, McpRequest
 from ..sessions import Session, SessionSupervisor
 from ..settings import ServerSettings
 from ..wire.messages import Message, RequestId, decode_message, encode_error, encode_result
-from ..wire.revisions import ASSUMED_REVISION, PROTOCOL_VERSION_META, STATEFUL_REVISIONS, negotiate
+from ..wire.revisions import ASSUMED_REVISION, STATEFUL_REVISIONS, negotiate
+from ..wire.stateless import PROTOCOL_VERSION
 from .front import Front
 from .http import JSON_TYPE, Headers, Receive, Scope, Send, read_body, send_error, send_response
 from .streams import EventWriter
@@ -255,7 +256,7 @@ def _check_revision(headers: Headers, message: Message | None) -> None:
     if version not in STATEFUL_REVISIONS:
         raise UnsupportedProtocolVersion(version, STATEFUL_REVISIONS)
     meta = message.arguments.get("_meta") if message is not None else None
-    in_body = meta.get(PROTOCOL_VERSION_META) if isinstance(meta, dict) else None
+    in_body = meta.get(PROTOCOL_VERSION) if isinstance(meta, dict) else None
     if in_body is not None and in_body not in STATEFUL_REVISIONS:
         raise UnsupportedProtocolVersion(str(in_body), STATEFUL_REVISIONS)
 

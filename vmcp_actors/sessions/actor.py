@@ -27,20 +27,21 @@ from ..routing import RoutingTable, build_table
 from ..settings import AggregationSettings, SessionSettings
 from ..store import SessionStore
 from .backend import BackendConnection, ConnectionEvents, ConnectionState
+from .discovery import CHANGED
 from .router import LOG_LEVELS, Router, set_level
 
 logger = logging.getLogger(__name__)
 
 STORE_TIMEOUT = 5.0
 
-LIST_CHANGED: tuple[tuple[str, Callable[[RoutingTable], object]], ...] = (
-    ("notifications/tools/list_changed", lambda table: table.tool_definitions),
-    ("notifications/prompts/list_changed", lambda table: table.prompt_definitions),
-    (
-        "notifications/resources/list_changed",
-        lambda table: (table.resource_definitions, table.resource_template_definitions),
+VISIBLE: Mapping[str, Callable[[RoutingTable], object]] = {
+    "notifications/tools/list_changed": lambda table: table.tool_definitions,
+    "notifications/prompts/list_changed": lambda table: table.prompt_definitions,
+    "notifications/resources/list_changed": lambda table: (
+        table.resource_definitions,
+        table.resource_template_definitions,
     ),
-)
+}
 """Which notification tells of which part of the table."""
 
 
@@ -54,6 +55,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         session_id: Secret[str],
         *,
         connect: Callable[[ConnectionEvents], Sequence[BackendConnection]],
+        client_capabilities: JsonObject,
         aggregation: AggregationSettings,
         settings: SessionSettings,
         decorators: Sequence[Decorator],
@@ -61,6 +63,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
     ) -> None:
         name = f"session {short_hash(session_id.reveal())}"
         super().__init__(name, capacity=settings.max_calls, max_calls=settings.max_calls)
+        self.client_capabilities = client_capabilities
         self.connections: dict[str, BackendConnection] = {c.spec.name: c for c in connect(self)}
         self.table: RoutingTable = build_table({}, aggregation)
         self.on_client_notice: NoticeSink = discard_notice
@@ -111,8 +114,11 @@ class SessionActor(Actor[McpRequest, JsonObject]):
 
     # --- from the connections -----------------------------------------------------------------------------------------
 
-    def backend_changed(self, name: str) -> None:
-        """Rebuild the table, replace it at once, and tell the client of what it can see changed."""
+    def backend_changed(self, name: str, announced: str | None = None) -> None:
+        """Rebuild the table, replace it at once, and tell the client of what it can see changed.
+
+        What the backend itself has announced is passed on in any case: it may mean more than our copy shows.
+        """
         self._news.add(name)
         self._has_news.set()
         connection = self.connections[name]
@@ -120,8 +126,8 @@ class SessionActor(Actor[McpRequest, JsonObject]):
             return
         old, new = self.table, self._rebuild(name)
         self.table = new
-        for method, visible in LIST_CHANGED:
-            if visible(old) != visible(new):
+        for method, visible in VISIBLE.items():
+            if visible(old) != visible(new) or announced in CHANGED[method]:
                 self.on_client_notice(Notice(method))
 
     def backend_notice(self, name: str, notice: Notice) -> None:
@@ -178,7 +184,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
                 saved[name] = connection.connects
                 await self._save(connection)
                 joined_later = connection.connects != connected_at_start.get(name)
-                if joined_later and self.log_level is not None and "logging" in connection.capabilities:
+                if joined_later and self.log_level is not None:
                     services.start_soon(set_level, connection, self.log_level, discard_notice)
 
     async def _save(self, connection: BackendConnection) -> None:

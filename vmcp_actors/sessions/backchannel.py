@@ -16,6 +16,7 @@ from mcp_types import METHOD_NOT_FOUND
 
 from ..errors import ClientError, ClientUnreachable
 from ..model import AskClient, BackendSpec, Catalog, JsonObject, Notice, NoticeSink, PendingAnswer, discard_notice
+from ..wire.stateless import subscription_of, untagged
 from .discovery import CHANGED
 
 MAX_EXTENSION: Final = 10
@@ -31,20 +32,25 @@ CLIENT_CAPABILITY: Final[Mapping[str, str]] = {
 
 @frozen
 class BackendRequest:
-    """A request in the backend's own terms, and where what belongs to it goes."""
+    """A request in the backend's own terms, and where what belongs to it goes.
+
+    `capabilities` and `log_level` are for backends that are told them with each request.
+    """
 
     method: str
     params: JsonObject
     on_notice: NoticeSink = discard_notice
     ask: AskClient | None = None
     on_break: Callable[[], None] | None = None
+    capabilities: JsonObject | None = None
+    log_level: str | None = None
 
 
 class LinkEvents(Protocol):
     """What a link tells upwards. Synchronous: called between two awaits of the link."""
 
-    def catalog_changed(self, catalog: Catalog) -> None:
-        """The backend offers this from now on."""
+    def catalog_changed(self, catalog: Catalog, announced: str | None = None) -> None:
+        """The backend offers this from now on; `announced` is the list of which it has said that it changed."""
         ...
 
     def notice(self, notice: Notice) -> None:
@@ -82,11 +88,13 @@ class Backchannel:
         client_capabilities: JsonObject,
         events: LinkEvents,
         on_changed: Callable[[Iterable[str]], None],
+        on_acknowledged: Callable[[object, JsonObject], None],
     ) -> None:
         self._spec = spec
         self._client_capabilities = client_capabilities
         self._events = events
         self._on_changed = on_changed
+        self._on_acknowledged = on_acknowledged
         self._under_way: dict[str | int, UnderWay] = {}
 
     @contextmanager
@@ -121,10 +129,12 @@ class Backchannel:
             self._on_changed(CHANGED[method])
         elif method == "notifications/progress":
             self._progress(params)
+        elif method == "notifications/subscriptions/acknowledged":
+            self._on_acknowledged(subscription_of(params), params)
         elif method != "notifications/cancelled":
             under_way = self._related(related, guess=method == "notifications/message")
             sink = under_way.on_notice if under_way is not None else self._events.notice
-            sink(Notice(method, params or None))
+            sink(Notice(method, untagged(params) or None))
 
     def _progress(self, params: JsonObject) -> None:
         under_way = self._under_way.get(params.get("progressToken", ""))
@@ -172,7 +182,7 @@ class Backchannel:
         under_way.asked.append(answer)
         under_way.scope.deadline = under_way.latest
         try:
-            return await _wait_or_give_up(answer)
+            return await wait_or_give_up(answer)
         finally:
             under_way.asked.remove(answer)
             self._restart_clock(under_way)
@@ -180,7 +190,7 @@ class Backchannel:
     async def _ask_apart(self, method: str, params: JsonObject) -> JsonObject:
         answer = self._events.ask(method, params)
         with trio.move_on_after(MAX_EXTENSION * self._spec.call_timeout):
-            return await _wait_or_give_up(answer)
+            return await wait_or_give_up(answer)
         raise ClientUnreachable(f"the client did not answer {method} in time")
 
     def __repr__(self) -> str:
@@ -193,7 +203,8 @@ def _related_id(context: DispatchContext[TransportContext]) -> str | int | None:
     return metadata.related_request_id if isinstance(metadata, ServerMessageMetadata) else None
 
 
-async def _wait_or_give_up(answer: PendingAnswer) -> JsonObject:
+async def wait_or_give_up(answer: PendingAnswer) -> JsonObject:
+    """The client's answer; when this is cancelled, the client is told that nobody needs it any more."""
     try:
         return await answer.wait()
     except trio.Cancelled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
@@ -14,16 +15,30 @@ from ..errors import (
     ActorStopped,
     BackendError,
     BackendLost,
+    BackendRevisionChanged,
     BackendSessionLost,
     BackendUnavailable,
     Delivered,
     VmcpError,
 )
-from ..model import EMPTY_CATALOG, BackendSpec, Catalog, JsonObject, Notice, PendingAnswer, Secret
+from ..model import (
+    EMPTY_CATALOG,
+    BackendSpec,
+    Catalog,
+    CatalogKind,
+    Era,
+    Freshness,
+    JsonObject,
+    Notice,
+    PendingAnswer,
+    Secret,
+)
 from ..settings import RestartSettings, SessionSettings
 from ..transports import OpenTransport
 from .backchannel import BackendRequest
-from .link import BackendLink, ConnectGate
+from .gate import ConnectGate
+from .handshake import Greeting, RevisionMemory
+from .link import BackendLink
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +59,11 @@ class ConnectionState(enum.Enum):
 class ConnectionEvents(Protocol):
     """What a connection tells its session. Synchronous."""
 
-    def backend_changed(self, name: str) -> None:
-        """The state, the catalog or the backend session of this connection is another one now."""
+    def backend_changed(self, name: str, announced: str | None = None) -> None:
+        """The state, the catalog or the backend session of this connection is another one now.
+
+        `announced` is the list of which the backend itself has said that it changed.
+        """
         ...
 
     def backend_notice(self, name: str, notice: Notice) -> None:
@@ -59,10 +77,14 @@ class ConnectionEvents(Protocol):
 
 @frozen
 class ConnectionStatistics:
-    """A snapshot of a backend connection. `next_try` is in seconds from now, None when there is none planned."""
+    """A snapshot of a backend connection. `next_try` is in seconds from now, None when there is none planned.
+
+    `era` is the kind of revision that was agreed when it was last connected, None before.
+    """
 
     backend: str
     state: str
+    era: str | None
     tools: int
     running_calls: int
     handled_calls: int
@@ -83,6 +105,8 @@ class BackendConnection:
         spec: BackendSpec,
         *,
         client_capabilities: JsonObject,
+        eras: Sequence[Era],
+        memory: RevisionMemory,
         events: ConnectionEvents,
         open_transport: OpenTransport,
         gate: ConnectGate,
@@ -92,9 +116,11 @@ class BackendConnection:
         self.spec = spec
         self.state = ConnectionState.CONNECTING
         self.catalog: Catalog = EMPTY_CATALOG
-        self.server: JsonObject = {}
+        self.greeting = Greeting(Era.STATEFUL, {})
         self.reason: str | None = None
         self._client_capabilities = client_capabilities
+        self._eras = eras
+        self._memory = memory
         self._events = events
         self._open_transport = open_transport
         self._gate = gate
@@ -131,6 +157,8 @@ class BackendConnection:
         link = BackendLink(
             self.spec,
             client_capabilities=self._client_capabilities,
+            eras=self._eras,
+            memory=self._memory,
             events=self,
             open_transport=self._open_transport,
             gate=self._gate,
@@ -148,6 +176,11 @@ class BackendConnection:
 
         try:
             await link.run(task_status=Ready())
+        except BackendError:
+            if became_ready:
+                # It may come back as another version.
+                self._memory.doubt(self.spec.name)
+            raise
         finally:
             self._handled += link.ref.statistics().handled
             self._link = None
@@ -158,7 +191,7 @@ class BackendConnection:
     def _ready(self, link: BackendLink) -> None:
         self._link = link
         self._connects += 1
-        self.server = link.server
+        self.greeting = link.greeting
         self._backoff.reset()
         self.reason = self._next_try = None
         logger.info("backend %s is connected", self.spec.name)
@@ -186,11 +219,11 @@ class BackendConnection:
 
     # --- from the link ------------------------------------------------------------------------------------------------
 
-    def catalog_changed(self, catalog: Catalog) -> None:
+    def catalog_changed(self, catalog: Catalog, announced: str | None = None) -> None:
         """The link has listed the backend."""
         self.catalog = catalog
         if self.state is ConnectionState.READY:
-            self._events.backend_changed(self.spec.name)
+            self._events.backend_changed(self.spec.name, announced)
 
     def notice(self, notice: Notice) -> None:
         """The backend sent a notification of its own."""
@@ -218,6 +251,16 @@ class BackendConnection:
         return self._connects
 
     @property
+    def era(self) -> Era:
+        """The kind of revision that was agreed when it was last connected."""
+        return self.greeting.era
+
+    @property
+    def server(self) -> JsonObject:
+        """What the backend said of itself when it was last connected, as in the result of `initialize`."""
+        return self.greeting.server
+
+    @property
     def capabilities(self) -> JsonObject:
         """What the backend declared when it was last connected."""
         capabilities = self.server.get("capabilities")
@@ -229,9 +272,21 @@ class BackendConnection:
         return self._link.backend_session if self._link is not None else None
 
     def tell(self, method: str, params: JsonObject) -> None:
-        """Send a notification to the backend, if it is connected. Synchronous, best effort."""
-        if self._link is not None:
+        """Send a notification of the client to the backend, if it is connected. Synchronous, best effort.
+
+        The stateless revision knows none.
+        """
+        if self._link is not None and self.era is Era.STATEFUL:
             self._link.tell(method, params)
+
+    def freshness(self, kind: CatalogKind) -> Freshness | None:
+        """How long one of its lists may be kept, as it said when it was last listed; None if it has no such list."""
+        return self.catalog.freshness.get(kind)
+
+    async def refresh(self, kind: str) -> None:
+        """List one kind again if what we have of it may be out of date. Raises nothing."""
+        if self._link is not None:
+            await self._link.refresh(kind)
 
     async def wait_settled(self) -> None:
         """Wait until the first attempt to connect has succeeded or failed."""
@@ -241,9 +296,9 @@ class BackendConnection:
     async def request(self, request: BackendRequest) -> JsonObject:
         """Send a request to the backend and wait for its result.
 
-        A request that the backend provably did not run, since it forgot our session or the connection ended before the
-        request was sent, is sent once more over the next connection, unless the backend's `session_loss` says that it
-        fails then. Nothing else is ever sent twice (mission S10).
+        A request that the backend provably did not run, since it forgot our session, no longer speaks the revision,
+        or the connection ended before the request was sent, is sent once more over the next connection, unless the
+        backend's `session_loss` says that it fails then. Nothing else is ever sent twice (mission S10).
 
         Raises:
             BackendReplied: the backend's own JSON-RPC error.
@@ -254,7 +309,7 @@ class BackendConnection:
         link = await self._ready_link()
         try:
             return await link.ref.call(request)
-        except (BackendSessionLost, ActorStopped) as error:
+        except (BackendSessionLost, BackendRevisionChanged, ActorStopped) as error:
             if error.delivered is not Delivered.NO:
                 raise BackendLost(self.spec.name, f"connection lost during {request.method}") from error
             forgotten = isinstance(error, BackendSessionLost)
@@ -263,7 +318,7 @@ class BackendConnection:
         link = await self._ready_link(after=link)
         try:
             result = await link.ref.call(request)
-        except (BackendSessionLost, ActorStopped) as error:
+        except (BackendSessionLost, BackendRevisionChanged, ActorStopped) as error:
             raise BackendLost(self.spec.name, "connection lost again", delivered=error.delivered) from error
         return _marked(result) if forgotten else result
 
@@ -297,6 +352,7 @@ class BackendConnection:
         return ConnectionStatistics(
             backend=self.spec.name,
             state=self.state.value,
+            era=self.era.value if self.ever_ready else None,
             tools=len(self.catalog.tools),
             running_calls=running.mailbox.running if running else 0,
             handled_calls=self._handled + (running.handled if running else 0),

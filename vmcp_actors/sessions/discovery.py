@@ -10,7 +10,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND
 
 from ..errors import BackendUnavailable
-from ..model import EMPTY_CATALOG, Catalog, CatalogKind, JsonObject
+from ..model import EMPTY_CATALOG, Catalog, CatalogKind, Freshness, JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ async def relist(backend: str, send: Send, catalog: Catalog, kind: str) -> Catal
     known: CatalogKind = kind  # type: ignore[assignment]  # a key of _LISTS
     method, member = _LISTS[known]
     try:
-        return catalog.with_kind(known, await _list_all(backend, send, method, member))
+        return catalog.with_kind(known, *await _list_all(backend, send, method, member))
     except MCPError as error:
         if error.code == METHOD_NOT_FOUND:
             # Servers that declare a capability without all of its lists are common (resources without templates).
@@ -61,21 +61,23 @@ async def relist(backend: str, send: Send, catalog: Catalog, kind: str) -> Catal
         raise BackendUnavailable(backend, f"{method} failed: {error.message}") from error
 
 
-async def _list_all(backend: str, send: Send, method: str, member: str) -> tuple[JsonObject, ...]:
+async def _list_all(backend: str, send: Send, method: str, member: str) -> tuple[tuple[JsonObject, ...], Freshness]:
     items: list[JsonObject] = []
+    freshness: Freshness | None = None
     seen: set[str] = set()
     cursor: str | None = None
     for _ in range(MAX_PAGES):
         page = await send(method, {"cursor": cursor} if cursor is not None else None)
+        freshness = Freshness.of(page) & freshness if freshness is not None else Freshness.of(page)
         entries = page.get(member)
         if isinstance(entries, list):
             items += [entry for entry in entries if isinstance(entry, dict)]
         cursor = page.get("nextCursor")
         if not isinstance(cursor, str):
-            return tuple(items)
+            return tuple(items), freshness
         if cursor in seen:
             logger.warning("backend %s: %s comes back to a page it had given; the list ends there", backend, method)
-            return tuple(items)
+            return tuple(items), freshness
         seen.add(cursor)
     logger.warning("backend %s: %s has more than %d pages; the rest is left out", backend, method, MAX_PAGES)
-    return tuple(items)
+    return tuple(items), Freshness()

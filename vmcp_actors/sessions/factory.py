@@ -8,13 +8,14 @@ from typing import Any
 
 import trio
 
-from ..model import BackendSpec, ClientProfile, Decorator, Identity, Secret
+from ..model import BackendSpec, ClientProfile, Decorator, Era, Identity, Secret
 from ..settings import AggregationSettings, RestartSettings, SessionSettings
 from ..store import SessionStore
 from ..transports import OpenTransport, open_transport
 from .actor import SessionActor
 from .backend import BackendConnection, ConnectionEvents
-from .link import ConnectGate
+from .gate import ConnectGate
+from .handshake import STATEFUL_FIRST, RevisionMemory
 from .session import Session
 
 NOT_RELAYED = frozenset({"tasks"})
@@ -30,7 +31,12 @@ def new_session_id() -> Secret[str]:
 
 
 class SessionFactory:
-    """Makes sessions that share nothing but the bound on how many backends the process connects at once."""
+    """Makes sessions that share nothing but two things: the bound on how many backends the process connects at once,
+    and what was found out about the revisions that the backends speak.
+
+    Attributes:
+        memory: which kinds of revisions each backend was found to speak.
+    """
 
     def __init__(
         self,
@@ -48,6 +54,7 @@ class SessionFactory:
         self._decorators = tuple(decorators)
         self._store = store
         self._transport = transport
+        self.memory = RevisionMemory()
         self._connecting = trio.CapacityLimiter(self.settings.global_backend_init_concurrency)
 
     async def make_session(
@@ -58,6 +65,7 @@ class SessionFactory:
         start: StartTask,
         client: ClientProfile | None = None,
         session_id: Secret[str] | None = None,
+        eras: Sequence[Era] = STATEFUL_FIRST,
     ) -> Session:
         """Make a session, ready to be used: the connections that discovered its capabilities serve its calls.
 
@@ -65,6 +73,8 @@ class SessionFactory:
 
         Args:
             start: where the session's task lives: `nursery.start` of a nursery of the caller's.
+            eras: which kinds of revisions may be spoken with the backends, the preferred one first. A backend that
+                speaks both is met in the client's own, so that the client cannot tell it from the gateway.
 
         Cancelling it ends all that had been started. Raises `UnresolvedConflicts` (strategy `manual`).
         """
@@ -79,6 +89,8 @@ class SessionFactory:
                 BackendConnection(
                     spec,
                     client_capabilities=capabilities,
+                    eras=eras,
+                    memory=self.memory,
                     events=events,
                     open_transport=self._transport,
                     gate=gate,
@@ -91,6 +103,7 @@ class SessionFactory:
         actor = SessionActor(
             session_id,
             connect=connect,
+            client_capabilities=capabilities,
             aggregation=self._aggregation,
             settings=settings,
             decorators=self._decorators,

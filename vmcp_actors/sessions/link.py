@@ -7,77 +7,57 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
-from mcp.shared.dispatcher import CallOptions
-from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED
+from attrs import evolve
 
-from .. import __version__
 from ..actors import Actor, Call, ServiceNursery, open_service_nursery
 from ..errors import (
+    HEADER_MISMATCH,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    SERVER_ERROR,
+    UNSUPPORTED_PROTOCOL_VERSION,
     BackendError,
     BackendLost,
     BackendProtocolError,
     BackendReplied,
+    BackendRevisionChanged,
     BackendSessionLost,
     BackendTimeout,
     BackendUnavailable,
     Delivered,
 )
-from ..model import (
-    EMPTY_CATALOG,
-    BackendSpec,
-    JsonObject,
-    Secret,
-)
+from ..model import BackendSpec, Catalog, Era, JsonObject, Secret
 from ..transports import OpenTransport, Transport
-from ..transports.base import RequestOptions, transport_errors
-from ..wire.revisions import LATEST_STATEFUL, STATEFUL_REVISIONS
+from ..transports.base import transport_errors
+from ..wire.revisions import LATEST_STATELESS
+from ..wire.stateless import unusable_headers
 from .backchannel import Backchannel, BackendRequest, LinkEvents
-from .discovery import discover, relist
+from .catalog import CatalogKeeper
+from .dialect import Dialect
+from .gate import ConnectGate
+from .handshake import STATELESS_ONLY, Greeting, Handshake, RevisionMemory
+from .listening import Listener
 
 logger = logging.getLogger(__name__)
 
-COALESCE = 0.05
-"""Seconds to wait after a `list_changed` for more of them, before listing again."""
 SESSION_LOSS_GRACE = 1.0
 """Seconds that other calls get to hear for themselves that the backend forgot the session."""
 NOTIFY_TIMEOUT = 5.0
-RELIST_DELAY = 5.0
-"""Seconds after which a list that could not be had is asked for again."""
 
-
-class ConnectGate:
-    """Bounds how many backends are being connected: in one session, and in the whole process (mission S4)."""
-
-    def __init__(self, session: trio.CapacityLimiter, process: trio.CapacityLimiter) -> None:
-        self._limiters = (session, process)
-
-    async def enter(self) -> None:
-        """Wait for a place. Cancelling it takes none."""
-        first, second = self._limiters
-        await first.acquire()
-        try:
-            await second.acquire()
-        except BaseException:
-            first.release()
-            raise
-
-    def leave(self) -> None:
-        """Give the place back; from the task that entered."""
-        for limiter in reversed(self._limiters):
-            limiter.release()
+NOT_UNDERSTOOD = frozenset({UNSUPPORTED_PROTOCOL_VERSION, INVALID_REQUEST, METHOD_NOT_FOUND})
+"""Errors with which a backend that no longer speaks the stateless revision may refuse a request in it."""
 
 
 class BackendLink(Actor[BackendRequest, JsonObject]):
     """Connects, lists what the backend offers, and then sends requests, each in a task of its own.
 
-    Ends with `BackendLost` or `BackendSessionLost` when the connection is over, with `BackendUnavailable` when it
-    could not be made.
+    Ends with `BackendLost`, `BackendSessionLost` or `BackendRevisionChanged` when the connection is over, with
+    `BackendUnavailable` when it could not be made.
     """
 
     def __init__(
@@ -85,6 +65,8 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         spec: BackendSpec,
         *,
         client_capabilities: JsonObject,
+        eras: Sequence[Era],
+        memory: RevisionMemory,
         events: LinkEvents,
         open_transport: OpenTransport,
         gate: ConnectGate,
@@ -93,27 +75,38 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
     ) -> None:
         super().__init__(f"backend {spec.name}", capacity=max_calls, max_calls=max_calls)
         self.spec = spec
-        self.server: JsonObject = {}
+        self.greeting = Greeting(Era.STATEFUL, {})
         self._client_capabilities = client_capabilities
+        self._eras = eras
+        self._memory = memory
         self._events = events
         self._open_transport = open_transport
         self._gate = gate
         self._goodbye_timeout = goodbye_timeout
-        self._catalog = EMPTY_CATALOG
-        self._dirty: set[str] = set()
-        self._has_dirty = trio.Event()
-        self._backchannel = Backchannel(
-            spec, client_capabilities=client_capabilities, events=events, on_changed=self._list_again
+        self._catalog = CatalogKeeper(
+            spec.name,
+            self._ask,
+            timeout=spec.call_timeout,
+            on_listed=events.catalog_changed,
+            usable=self._usable,
         )
-        self._next_id = 0
+        self._backchannel = Backchannel(
+            spec,
+            client_capabilities=client_capabilities,
+            events=events,
+            on_changed=self._catalog.list_again,
+            on_acknowledged=self._acknowledged,
+        )
+        self._dialect: Dialect
+        self._listener: Listener | None = None
         self._transport: Transport | None = None
         self._services: ServiceNursery | None = None
-        self._session_lost: BackendSessionLost | None = None
+        self._over: BackendError | None = None
 
     @property
     def capabilities(self) -> JsonObject:
-        """What the backend declared in `initialize`."""
-        capabilities = self.server.get("capabilities")
+        """What the backend declared when hands were shaken."""
+        capabilities = self.greeting.server.get("capabilities")
         return capabilities if isinstance(capabilities, dict) else {}
 
     @property
@@ -134,15 +127,16 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             with connecting, transport_errors(self.spec.name, "connection"):
                 async with self._open_transport(self.spec) as transport, open_service_nursery() as services:
                     self._transport, self._services = transport, services
+                    self._dialect = Dialect(self.spec, transport, self._client_capabilities)
                     try:
                         await services.start(self._pump, transport)
-                        await self._handshake(transport)
-                        self._catalog = await discover(self.spec.name, self._ask, self.capabilities)
+                        await self._shake_hands(transport, services)
+                        await self._catalog.discover(self.capabilities)
                         connecting.deadline = math.inf
                         self._gate.leave()
                         at_gate = False
-                        services.start_soon(self._keep_catalog)
-                        self._events.catalog_changed(self._catalog)
+                        services.start_soon(self._catalog.run)
+                        self._events.catalog_changed(self._catalog.catalog)
                         yield
                     finally:
                         with trio.move_on_after(self._goodbye_timeout, shield=True):
@@ -151,8 +145,8 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             if connecting.cancelled_caught:
                 self.fail(BackendUnavailable(self.spec.name, f"was not ready within {self.spec.connect_timeout:g} s"))
                 await trio.lowlevel.checkpoint()
-            if self._session_lost is not None:
-                raise self._session_lost
+            if self._over is not None:
+                raise self._over
         finally:
             if at_gate:
                 self._gate.leave()
@@ -167,28 +161,43 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
                 )
             self.fail(BackendLost(self.spec.name, "the connection ended"))
         except BackendSessionLost as error:
-            # Others may be about to hear the same 404: cancelling them now would leave open whether they were run.
-            self._session_lost = error
-            self.ref.request_stop(drain=SESSION_LOSS_GRACE, reason=f"ended: {error.reason}")
+            self._end(error)
         except BackendError as error:
             self.fail(error)
 
-    async def _handshake(self, transport: Transport) -> None:
-        params = {
-            "protocolVersion": LATEST_STATEFUL,
-            "capabilities": self._client_capabilities,
-            "clientInfo": {"name": "vmcp-actors", "version": __version__},
-        }
-        try:
-            self.server = await self._ask("initialize", params)
-        except MCPError as error:
-            if _is_closed(error):
-                raise BackendUnavailable(self.spec.name, "ended before it was initialized") from error
-            raise BackendUnavailable(self.spec.name, f"refused to initialize: {error.message}") from error
-        version = self.server.get("protocolVersion")
-        if version not in STATEFUL_REVISIONS:
-            raise BackendProtocolError(self.spec.name, f"speaks protocol version {version!r}, which is not supported")
-        await transport.notify("notifications/initialized", None)
+    def _end(self, error: BackendError) -> None:
+        """The backend answers nothing any more, in this session or in this revision.
+
+        Others may be about to hear the same: cancelling them now would leave open whether they were run.
+        """
+        if self._over is None:
+            self._over = error
+            self.ref.request_stop(drain=SESSION_LOSS_GRACE, reason=f"ended: {error.reason}")
+
+    async def _shake_hands(self, transport: Transport, services: ServiceNursery) -> None:
+        """Agree on a revision, and have the backend tell us what changes."""
+        self.greeting = await self._handshake(self._eras).run()
+        if self.greeting.era is Era.STATEFUL:
+            await transport.notify("notifications/initialized", None)
+            return
+        self._dialect.era = Era.STATELESS
+        self._listener = Listener(
+            self.spec.name,
+            capabilities=self.capabilities,
+            send=self._dialect.listen,
+            new_id=self._dialect.new_id,
+            on_changed=self._catalog.list_again,
+        )
+        await services.start(self._listener.run)
+
+    def _handshake(self, eras: Sequence[Era]) -> Handshake:
+        return Handshake(
+            self.spec.name,
+            self._dialect.ask,
+            eras=eras,
+            capabilities=self._client_capabilities,
+            memory=self._memory,
+        )
 
     def _on_notify_intercept(self, method: str, params: Mapping[str, Any] | None) -> bool:
         """Called in the order of arrival. A transport that relates notifications gets its turn in `on_notify`."""
@@ -197,32 +206,34 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         self._backchannel.notification(method, dict(params or {}), None)
         return True
 
-    def _list_again(self, kinds: Iterable[str]) -> None:
-        self._dirty.update(kinds)
-        self._has_dirty.set()
+    def _acknowledged(self, subscription: object, params: JsonObject) -> None:
+        if self._listener is not None:
+            self._listener.acknowledged(subscription, params)
 
-    async def _keep_catalog(self) -> None:
-        """List again what the backend says has changed: only that, and once for many notices."""
-        while True:
-            await self._has_dirty.wait()
-            await trio.sleep(COALESCE)
-            kinds, self._dirty, self._has_dirty = self._dirty, set(), trio.Event()
-            for kind in sorted(kinds):
-                await self._relist(kind)
+    # --- what it offers -----------------------------------------------------------------------------------------------
 
-    async def _relist(self, kind: str) -> None:
-        """One list anew. If that fails the old one stays, until it is tried again."""
-        failure = f"did not answer within {self.spec.call_timeout:g} s"
-        with trio.move_on_after(self.spec.call_timeout):
-            try:
-                self._catalog = await relist(self.spec.name, self._ask, self._catalog, kind)
-                self._events.catalog_changed(self._catalog)
-                return
-            except BackendError as error:
-                failure = error.reason
-        logger.warning("backend %s: %s could not be listed again: %s", self.spec.name, kind, failure)
-        await trio.sleep(RELIST_DELAY)
-        self._list_again({kind})
+    async def _ask(self, method: str, params: JsonObject | None) -> JsonObject:
+        return await self._dialect.ask(method, params)
+
+    async def refresh(self, kind: str) -> None:
+        """List one kind again if its time is over and nobody would have told us of a change. Raises nothing."""
+        if self._listener is not None and not self._listener.announces(kind):
+            await self._catalog.refresh(kind)
+
+    def _usable(self, catalog: Catalog) -> Catalog:
+        """Without tools whose arguments cannot be repeated in headers (MCP 2026-07-28, transports §Custom Headers)."""
+        if not self._dialect.mirrors:
+            return catalog
+        unusable = {tool["name"]: reason for tool in catalog.tools if (reason := unusable_headers(tool))}
+        for name, reason in unusable.items():
+            logger.warning("backend %s: tool %s is left out: %s", self.spec.name, name, reason)
+        return evolve(catalog, tools=tuple(tool for tool in catalog.tools if tool["name"] not in unusable))
+
+    def _tool(self, request: BackendRequest) -> JsonObject | None:
+        if request.method != "tools/call" or not self._dialect.mirrors:
+            return None
+        name = request.params.get("name")
+        return next((tool for tool in self._catalog.catalog.tools if tool.get("name") == name), None)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -231,40 +242,61 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
 
         Raises `BackendReplied` for the backend's own error, `BackendTimeout`, or another `BackendError`.
         """
-        request_id = self._new_request_id()
+        if self._listener is None:
+            return await self._exchange(request, call)
+        try:
+            if request.method in ("resources/subscribe", "resources/unsubscribe"):
+                return await self._watch(request, self._listener)
+            return await self._exchange(request, call)
+        except (BackendReplied, BackendProtocolError) as error:
+            failure = error
+        if isinstance(failure, BackendReplied) and failure.code == HEADER_MISMATCH and request.method == "tools/call":
+            # Our definition of the tool is out of date. The request was refused, so it was not run.
+            await self._catalog.refresh("tools", even_if_fresh=True)
+            return await self._exchange(request, call)
+        refused = failure.delivered is Delivered.NO or failure.code in NOT_UNDERSTOOD
+        if (refused or failure.code == SERVER_ERROR) and await self._revision_changed() and refused:
+            raise BackendRevisionChanged(self.spec.name, f"no longer speaks {LATEST_STATELESS}") from failure
+        raise failure
+
+    async def _exchange(self, request: BackendRequest, call: Call[BackendRequest, JsonObject]) -> JsonObject:
+        request_id = self._dialect.new_id()
         timeout = self.spec.call_timeout
         with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
             with self._backchannel.request(request_id, request, scope) as params:
                 try:
-                    return await self._send(request, params, request_id)
+                    return await self._dialect.send(request, params, request_id, self._tool(request))
                 except trio.Cancelled:
-                    reason = "the client cancelled it" if call.cancelled else "timed out"
-                    self.tell("notifications/cancelled", {"requestId": request_id, "reason": reason})
+                    if self._dialect.tells_cancellation:
+                        reason = "the client cancelled it" if call.cancelled else "timed out"
+                        self.tell("notifications/cancelled", {"requestId": request_id, "reason": reason})
                     raise
         raise BackendTimeout(self.spec.name, f"no answer to {request.method} within {timeout:g} s")
 
-    def _new_request_id(self) -> int:
-        """An id that this connection has not used before, for whatever request (MCP 2025-11-25, basic §Requests)."""
-        self._next_id += 1
-        return self._next_id
+    async def _watch(self, request: BackendRequest, listener: Listener) -> JsonObject:
+        """What the stateful revisions ask for by a request of its own, the stateless one has in its listening."""
+        uri = str(request.params.get("uri"))
+        if request.method == "resources/unsubscribe":
+            listener.unwatch(uri)
+            await trio.lowlevel.checkpoint()
+            return {}
+        with trio.move_on_after(self.spec.call_timeout):
+            if await listener.watch(uri):
+                return {}
+            raise BackendReplied(self.spec.name, METHOD_NOT_FOUND, f"does not tell of changes of {uri}")
+        raise BackendTimeout(self.spec.name, f"no answer to {request.method} within {self.spec.call_timeout:g} s")
 
-    async def _ask(self, method: str, params: JsonObject | None) -> JsonObject:
-        """A request of the link's own: the handshake and the lists. Raises `MCPError` or `BackendError`."""
-        assert self._transport is not None
-        options: CallOptions = {"request_id": self._new_request_id(), "cancel_on_abandon": False}
-        return await self._transport.send_raw_request(method, params, options)
+    async def _revision_changed(self) -> bool:
+        """After an error that may mean that the backend no longer speaks the agreed revision: ask it once more.
 
-    async def _send(self, request: BackendRequest, params: JsonObject, request_id: int) -> JsonObject:
-        assert self._transport is not None
-        options: RequestOptions = {"request_id": request_id, "cancel_on_abandon": False}
-        if request.on_break is not None:
-            options["on_stream_break"] = request.on_break
-        try:
-            return await self._transport.send_raw_request(request.method, params, options)
-        except MCPError as error:
-            if _is_closed(error):
-                raise BackendLost(self.spec.name, f"connection lost during {request.method}") from error
-            raise BackendReplied(self.spec.name, error.code, error.message, error.data) from error
+        If so the link ends; the next one agrees on another.
+        """
+        with trio.move_on_after(self.spec.connect_timeout), suppress(BackendError):
+            await self._handshake(STATELESS_ONLY).run()
+        changed = self._memory.speaks(self.spec.name, Era.STATELESS) is False
+        if changed:
+            self._end(BackendRevisionChanged(self.spec.name, f"no longer speaks {LATEST_STATELESS}"))
+        return changed
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Send a notification to the backend. Synchronous, best effort: it is lost if the connection is."""
@@ -278,8 +310,3 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
                 await self._transport.notify(method, params)
             except BackendError as error:
                 logger.debug("%s not delivered: %s", method, error)
-
-
-def _is_closed(error: MCPError) -> bool:
-    """Whether the SDK's dispatcher says that its stream ended, rather than the backend something of its own."""
-    return error.code == CONNECTION_CLOSED and error.message == "Connection closed"

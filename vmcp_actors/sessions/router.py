@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial, reduce
 from typing import Any, Final, Protocol
 
 import trio
 
 from ..errors import InvalidParams, MethodNotFound, NoBackends, RoutingError, UnknownTool, VmcpError
-from ..model import JsonObject, McpRequest, NoticeSink
+from ..model import (
+    AskClient,
+    CatalogKind,
+    Era,
+    Freshness,
+    JsonObject,
+    McpRequest,
+    NoticeSink,
+    RequestContext,
+    discard_notice,
+)
 from ..routing import RoutingTable
+from ..wire.stateless import for_stateful, needs_input
+from .backchannel import MAX_EXTENSION
 from .backend import BackendConnection, BackendRequest
+from .rounds import InputRounds
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +46,8 @@ class Routes(Protocol):
         ...
 
     log_level: str | None
+    ask_client: AskClient
+    client_capabilities: JsonObject
 
 
 class Router:
@@ -64,16 +80,43 @@ class Router:
     # --- lists: complete, so there is no cursor that a client could have from us --------------------------------------
 
     async def _list_tools(self, request: McpRequest) -> JsonObject:
-        return await _whole_list(request, "tools", self._routes.table.tool_definitions)
+        return await self._whole_list(request, "tools", "tools", lambda table: table.tool_definitions)
 
     async def _list_resources(self, request: McpRequest) -> JsonObject:
-        return await _whole_list(request, "resources", self._routes.table.resource_definitions)
+        return await self._whole_list(request, "resources", "resources", lambda table: table.resource_definitions)
 
     async def _list_templates(self, request: McpRequest) -> JsonObject:
-        return await _whole_list(request, "resourceTemplates", self._routes.table.resource_template_definitions)
+        return await self._whole_list(
+            request, "resource_templates", "resourceTemplates", lambda table: table.resource_template_definitions
+        )
 
     async def _list_prompts(self, request: McpRequest) -> JsonObject:
-        return await _whole_list(request, "prompts", self._routes.table.prompt_definitions)
+        return await self._whole_list(request, "prompts", "prompts", lambda table: table.prompt_definitions)
+
+    async def _whole_list(
+        self,
+        request: McpRequest,
+        kind: CatalogKind,
+        member: str,
+        definitions: Callable[[RoutingTable], tuple[JsonObject, ...]],
+    ) -> JsonObject:
+        if request.params.get("cursor") is not None:
+            raise InvalidParams(f"{request.method}: unknown cursor; the list has one page")
+        async with trio.open_nursery() as nursery:
+            for connection in self._routes.connections.values():
+                if connection.era is Era.STATELESS:
+                    nursery.start_soon(connection.refresh, kind)
+        result: JsonObject = {member: definitions(self._routes.table)}
+        return result if request.context.era is Era.STATEFUL else {**result, **self._freshness(kind).fields}
+
+    def _freshness(self, kind: CatalogKind) -> Freshness:
+        """That of all backends' lists together; nothing can be said while one is missing."""
+        connections = self._routes.connections.values()
+        lists = [connection.freshness(kind) for connection in connections]
+        given = [freshness for freshness in lists if freshness is not None]
+        if not given or any(not connection.ever_ready for connection in connections):
+            return Freshness()
+        return reduce(Freshness.__and__, given)
 
     # --- requests for one backend -------------------------------------------------------------------------------------
 
@@ -103,10 +146,44 @@ class Router:
         return await self._send(route.backend, request, {**request.params, "ref": own_reference})
 
     async def _send(self, backend: str, request: McpRequest, params: JsonObject) -> JsonObject:
+        """Send a request to a backend, across whatever lies between the revisions of the two.
+
+        A stateless client hears that input is needed; a stateful one is asked for it.
+        """
         connection = self._routes.connections[backend]
         context = request.context
+        send = partial(self._send_once, connection, request.method, context)
+        if context.era is Era.STATELESS:
+            await self._raise_log_level(context.log_level)
+            return await send(params)
+        result = await send(params)
+        if connection.era is Era.STATEFUL:
+            return result
+        if needs_input(result):
+            rounds = InputRounds(
+                backend,
+                send=send,
+                ask=context.ask or self._routes.ask_client,
+                capabilities=self._routes.client_capabilities,
+                patience=MAX_EXTENSION * connection.spec.call_timeout,
+            )
+            result = await rounds.run(params, result)
+        return for_stateful(result)
+
+    async def _send_once(
+        self, connection: BackendConnection, method: str, context: RequestContext, params: JsonObject
+    ) -> JsonObject:
+        log_level = context.log_level if context.era is Era.STATELESS else self._routes.log_level
         return await connection.request(
-            BackendRequest(request.method, params, context.on_notice, context.ask, context.on_break)
+            BackendRequest(
+                method,
+                params,
+                context.on_notice,
+                context.ask,
+                context.on_break,
+                capabilities=context.capabilities,
+                log_level=log_level,
+            )
         )
 
     def _route(self, find: Callable[[RoutingTable], Any]) -> Any:
@@ -133,12 +210,24 @@ class Router:
         level = request.params.get("level")
         if level not in LOG_LEVELS:
             raise InvalidParams(f"logging/setLevel: level must be one of {', '.join(LOG_LEVELS)}")
+        await self._set_levels(level, request.context.on_notice)
+        return {}
+
+    async def _set_levels(self, level: str, on_notice: NoticeSink) -> None:
         self._routes.log_level = level
         async with trio.open_nursery() as nursery:
             for connection in self._routes.connections.values():
-                if connection.ready and "logging" in connection.capabilities:
-                    nursery.start_soon(set_level, connection, level, request.context.on_notice)
-        return {}
+                if connection.ready:
+                    nursery.start_soon(set_level, connection, level, on_notice)
+
+    async def _raise_log_level(self, level: str | None) -> None:
+        """Have the backends of stateful revisions send what a stateless client wants to hear with this request.
+
+        They know one level for the session, so it is the most talkative one that was ever wanted.
+        """
+        known = self._routes.log_level
+        if level is not None and (known is None or LOG_LEVELS.index(level) < LOG_LEVELS.index(known)):
+            await self._set_levels(level, discard_notice)
 
     async def _ping(self, _: McpRequest) -> JsonObject:
         await trio.lowlevel.checkpoint()
@@ -146,18 +235,16 @@ class Router:
 
 
 async def set_level(connection: BackendConnection, level: str, on_notice: NoticeSink) -> None:
-    """Tell one backend the client's log level. Raises nothing: one that refuses, or is busy, keeps its own."""
+    """Tell one backend the client's log level. Raises nothing: one that refuses, or is busy, keeps its own.
+
+    One of the stateless revision is told with each request.
+    """
+    if connection.era is Era.STATELESS or "logging" not in connection.capabilities:
+        return
     try:
         await connection.request(BackendRequest("logging/setLevel", {"level": level}, on_notice))
     except VmcpError as error:
         logger.info("log level not set: %s", error)
-
-
-async def _whole_list(request: McpRequest, member: str, definitions: tuple[JsonObject, ...]) -> JsonObject:
-    await trio.lowlevel.checkpoint()
-    if request.params.get("cursor") is not None:
-        raise InvalidParams(f"{request.method}: unknown cursor; the list has one page")
-    return {member: definitions}
 
 
 def _string(params: JsonObject, key: str) -> str:

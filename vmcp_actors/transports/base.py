@@ -26,6 +26,8 @@ class Transport(Dispatcher[TransportContext], Protocol):
 
     relates_notifications: bool
     """Whether the context of a notification says which request it belongs to (`message_metadata`)."""
+    closing_cancels: bool
+    """Whether in the stateless revision a request is cancelled by closing its stream, instead of by a notification."""
 
     @property
     def backend_session(self) -> Secret[str] | None:

@@ -70,6 +70,7 @@ class HttpDispatcher:
     """
 
     relates_notifications = True
+    closing_cancels = True
 
     def __init__(self, spec: BackendSpec, pool: HttpPool, target: str) -> None:
         assert isinstance(spec.endpoint, HttpEndpoint)

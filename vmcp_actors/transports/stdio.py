@@ -42,6 +42,7 @@ class StreamDispatcher(JSONRPCDispatcher[TransportContext]):
     """The SDK's dispatcher as a `Transport`: no HTTP session, no goodbye, notifications without their request."""
 
     relates_notifications = False
+    closing_cancels = False
 
     @property
     def backend_session(self) -> Secret[str] | None:

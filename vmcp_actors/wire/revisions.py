@@ -12,8 +12,9 @@ ASSUMED_REVISION: Final = "2025-03-26"
 """What a client that sends no MCP-Protocol-Version header speaks (MCP 2025-11-25, transports §Protocol Version)."""
 
 STATELESS_REVISIONS: Final = ("2026-07-28",)
+"""Revisions in which every request carries all that is needed to answer it."""
 
-PROTOCOL_VERSION_META: Final = "io.modelcontextprotocol/protocolVersion"
+LATEST_STATELESS: Final = STATELESS_REVISIONS[-1]
 
 
 def negotiate(requested: str) -> str:
