@@ -355,10 +355,19 @@ class ParseError(RequestError):
 
 
 class InvalidParams(RequestError):
-    """The parameters of a request have the wrong shape."""
+    """The parameters of a request have the wrong shape, or name something that is not there."""
 
     http_status = 200
     jsonrpc_code = INVALID_PARAMS
+
+    def __init__(self, message: str, *, data: Any = None) -> None:
+        super().__init__(message)
+        self._data = data
+
+    @property
+    def data(self) -> Any:
+        """What else there is to say."""
+        return self._data
 
 
 class MethodNotFound(RequestError):

@@ -187,6 +187,11 @@ class Notice:
         """Whether a slow reader may lose it: progress and log messages go first."""
         return self.method in ("notifications/progress", "notifications/message")
 
+    @property
+    def is_change(self) -> bool:
+        """Whether it only says that something changed, so that twice says no more than once."""
+        return self.method.endswith("/list_changed") or self.method == "notifications/resources/updated"
+
 
 NoticeSink = Callable[[Notice], None]
 """Takes a notice without waiting. Called from the session's tasks, so it must neither block nor raise."""
@@ -223,6 +228,7 @@ class RequestContext:
         era: which kind of revision the caller speaks; only in the stateless one a result may be `input_required`.
         capabilities: what the client declared in this very request; None for what its session declared.
         log_level: from which level on the caller wants log messages of this request; None leaves it to the session.
+        progress_token: the one in the request, as far as the caller wants progress.
         trace: W3C trace context.
     """
 
@@ -232,7 +238,12 @@ class RequestContext:
     era: Era = Era.STATEFUL
     capabilities: JsonObject | None = None
     log_level: str | None = None
+    progress_token: str | int | None = None
     trace: Mapping[str, str] = field(factory=dict)
+
+    def with_client(self, *, on_notice: NoticeSink, ask: AskClient | None) -> RequestContext:
+        """A copy with another way to the client."""
+        return evolve(self, on_notice=on_notice, ask=ask)
 
 
 @frozen

@@ -27,6 +27,14 @@ class SessionSettings:
 
 
 @frozen
+class StatelessSettings:
+    """What clients of the stateless revision get: see `sessions.leases.Leases`. The limit is in seconds."""
+
+    mode: Literal["auto", "lease", "off"] = "auto"
+    idle_timeout: float = 120.0
+
+
+@frozen
 class RestartSettings:
     """How a lost backend connection comes back (S7): back-off bounds, intensity, and the pace after giving up."""
 

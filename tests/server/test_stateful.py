@@ -272,7 +272,10 @@ async def test_delete_ends_the_session_and_everything_in_it(autojump_clock: Mock
 
 async def test_a_stateless_client_is_told_to_fall_back(autojump_clock: MockClock) -> None:
     """400 with the supported revisions, whether it says so in the header or in the body."""
-    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
     async with served([backend("a")]) as gateway:
         client = gateway.client()
         probe = client.message("server/discover", _meta=meta)

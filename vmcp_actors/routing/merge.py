@@ -8,17 +8,22 @@ from fnmatch import fnmatchcase
 
 from ..model import Catalog, JsonObject
 from ..settings import AggregationSettings, ToolOverride, WorkloadRules
-from .strategies import Claim, assign_names
+from .strategies import Claim, assign_names, prefixed
 from .table import NAMESPACE, Route, RoutingTable, namespaced
 
 _NO_RULES = WorkloadRules()
 _NO_OVERRIDE = ToolOverride()
 
 
-def build_table(catalogs: Mapping[str, Catalog], settings: AggregationSettings) -> RoutingTable:
+def build_table(
+    catalogs: Mapping[str, Catalog], settings: AggregationSettings, *, complete: bool = False
+) -> RoutingTable:
     """One table of all catalogs. Deterministic: the order in which backends came does not matter.
 
     The backends' own dicts are neither changed nor copied deeply: only what is renamed is replaced, in a new dict.
+
+    Args:
+        complete: these are the catalogs of all backends that there are.
 
     Raises:
         UnresolvedConflicts: strategy `manual`, and a name is offered twice.
@@ -37,11 +42,20 @@ def build_table(catalogs: Mapping[str, Catalog], settings: AggregationSettings) 
         filtered=frozenset(name for name, rules in settings.workloads.items() if rules.resource_filter),
         renamed_uris=renamed,
         conflicts=tool_conflicts + prompt_conflicts + len(renamed) + len(renamed_templates),
+        sole=_sole(catalogs, settings) if complete and len(catalogs) == 1 else None,
         tool_definitions=_definitions(tools),
         prompt_definitions=_definitions(prompts),
         resource_definitions=_definitions(resources),
         resource_template_definitions=_definitions(templates),
     )
+
+
+def _sole(catalogs: Mapping[str, Catalog], settings: AggregationSettings) -> tuple[str, str] | None:
+    """The one backend and the prefix of its names, unless anything of it is hidden or renamed."""
+    (backend,) = catalogs
+    if settings.exclude_all_tools or settings.workloads.get(backend, _NO_RULES) != _NO_RULES:
+        return None
+    return backend, prefixed(settings.prefix_format, Claim(backend, "", "")) if settings.strategy == "prefix" else ""
 
 
 def static_conflicts(settings: AggregationSettings) -> list[str]:

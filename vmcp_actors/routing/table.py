@@ -51,6 +51,8 @@ class RoutingTable:
         filtered: the backends of which only what a filter keeps can be read.
         renamed_uris: (backend, its URI) → the advertised URI, where they differ.
         conflicts: how many names and URIs had to give way to another's.
+        sole: the backend, if it is the only one there is and all of it is advertised, and the prefix of its names. What
+            is not listed is then its own to know or to refuse, as without a gateway.
     """
 
     tools: Mapping[str, Route] = field(factory=dict)
@@ -62,6 +64,7 @@ class RoutingTable:
     filtered: frozenset[str] = frozenset()
     renamed_uris: Mapping[tuple[str, str], str] = field(factory=dict)
     conflicts: int = 0
+    sole: tuple[str, str] | None = None
     tool_definitions: tuple[JsonObject, ...] = ()
     prompt_definitions: tuple[JsonObject, ...] = ()
     resource_definitions: tuple[JsonObject, ...] = ()
@@ -69,17 +72,23 @@ class RoutingTable:
 
     def tool(self, name: str) -> Route:
         """The route of a tool. Raises `UnknownTool`."""
-        route = self.tools.get(name)
+        route = self.tools.get(name) or self._unlisted(name)
         if route is None:
             raise UnknownTool(f"Unknown tool: {name}" + ("" if self.tools else " (this session has no tools)"))
         return route
 
     def prompt(self, name: str) -> Route:
         """The route of a prompt. Raises `UnknownPrompt`."""
-        route = self.prompts.get(name)
+        route = self.prompts.get(name) or self._unlisted(name)
         if route is None:
             raise UnknownPrompt(f"Unknown prompt: {name}")
         return route
+
+    def _unlisted(self, name: str) -> Route | None:
+        if self.sole is None or not name.startswith(self.sole[1]):
+            return None
+        backend, prefix = self.sole
+        return Route(backend, name.removeprefix(prefix), {"name": name})
 
     def resource(self, uri: str) -> Route:
         """The route for a URI: of a listed resource, in the namespace of a backend, of a template that fits it.

@@ -9,9 +9,9 @@ from ..errors import VmcpError
 from ..sessions import SessionSupervisor
 from ..settings import ServerSettings
 from .admin import admin_app
+from .endpoint import Endpoint
 from .guard import Guard
 from .http import ClientGone, Receive, Scope, Send, headers_of, send_error
-from .stateful import StatefulEndpoint
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def create_app(supervisor: SessionSupervisor, settings: ServerSettings, *, name:
 
     Implements the ASGI lifespan as a formality; whoever runs the server opens the supervisor around it.
     """
-    endpoint = StatefulEndpoint(supervisor, settings, name=name)
+    endpoint = Endpoint(supervisor, settings, name=name)
     admin = admin_app(supervisor, name=name)
     guard = Guard(settings)
 

@@ -28,7 +28,7 @@ class Front:
         self._capacity = capacity
         self._logs: dict[str, StreamLog] = {}
         self._open: list[StreamLog] = []
-        self._waiting = StreamLog("waiting", capacity=capacity, on_growth=lambda _, __: None)
+        self._waiting = StreamLog("waiting", capacity=capacity)
         self._asked: dict[RequestId, Reply[JsonObject]] = {}
         self._streams = self._questions = 0
         self._events = self._bytes = 0

@@ -68,6 +68,19 @@ async def _receive_body(receive: Receive, limit: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def client_address(scope: Scope) -> str:
+    """The address that the request came from; empty where the server does not say."""
+    peer = scope.get("client")
+    return str(peer[0]) if peer else ""
+
+
+async def until_disconnect(receive: Receive, scope: trio.CancelScope) -> None:
+    """Cancel `scope` when the client disconnects. For requests whose body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel("the client disconnected")
+
+
 async def send_response(
     send: Send, status: int, body: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (JSON_TYPE,)
 ) -> None:
@@ -77,11 +90,13 @@ async def send_response(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def send_error(send: Send, error: VmcpError, request_id: RequestId | None = None) -> None:
-    """Refuse a request: the error's HTTP status, and its JSON-RPC form in the body."""
+async def send_error(
+    send: Send, error: VmcpError, request_id: RequestId | None = None, *, status: int | None = None
+) -> None:
+    """Refuse a request: the error's HTTP status, unless another one is given, and its JSON-RPC form in the body."""
     headers = [JSON_TYPE]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
     if isinstance(error, WrongMethod):
         headers.append((b"allow", error.allowed.encode()))
-    await send_response(send, error.http_status, encode_error(request_id, error.to_jsonrpc()), headers)
+    await send_response(send, status or error.http_status, encode_error(request_id, error.to_jsonrpc()), headers)

@@ -1,4 +1,4 @@
-"""The MCP endpoint for the stateful revisions: POST, GET and DELETE with `Mcp-Session-Id` (mission P1).
+"""The stateful revisions at the endpoint: POST, GET and DELETE with `Mcp-Session-Id` (mission P1).
 
 MCP 2025-11-25, basic/transports §Streamable HTTP.
 """
@@ -14,35 +14,24 @@ import trio
 
 from .. import __version__
 from ..actors import Call, OnCallerExit
-from ..errors import (
-    INTERNAL_ERROR,
-    InvalidParams,
-    NotAcceptable,
-    RequestError,
-    UnsupportedProtocolVersion,
-    VmcpError,
-    WrongContentType,
-    WrongMethod,
-)
-from ..model import ANONYMOUS, ClientProfile, JsonObject, McpRequest
+from ..errors import INTERNAL_ERROR, InvalidParams, RequestError, VmcpError
+from ..model import ANONYMOUS, ClientProfile, JsonObject, McpRequest, RequestContext
 from ..sessions import Session, SessionSupervisor
 from ..settings import ServerSettings
-from ..wire.messages import Message, RequestId, decode_message, encode_error, encode_result
-from ..wire.revisions import ASSUMED_REVISION, STATEFUL_REVISIONS, negotiate
-from ..wire.stateless import PROTOCOL_VERSION
+from ..wire.messages import Message, RequestId, encode_error, encode_result
+from ..wire.revisions import negotiate
 from .front import Front
-from .http import JSON_TYPE, Headers, Receive, Scope, Send, read_body, send_error, send_response
+from .http import JSON_TYPE, Headers, Receive, Scope, Send, client_address, send_response, until_disconnect
 from .streams import EventWriter
 
 logger = logging.getLogger(__name__)
 
-ALLOWED_METHODS = "GET, POST, DELETE"
 SESSION_HEADER = b"mcp-session-id"
 FIRST_WITH_PRIMING = "2025-11-25"
 
 
 class StatefulEndpoint:
-    """Serves the endpoint. One instance for the process; every request is served in its own task."""
+    """Serves clients that have a session of their own."""
 
     def __init__(self, supervisor: SessionSupervisor, settings: ServerSettings, *, name: str) -> None:
         self._supervisor = supervisor
@@ -50,39 +39,13 @@ class StatefulEndpoint:
         self._name = name
         self._fronts: WeakKeyDictionary[Session, Front] = WeakKeyDictionary()
 
-    async def serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request. Raises `VmcpError` for a request that is refused, and nothing has been sent then."""
-        match scope["method"]:
-            case "POST":
-                await self._post(scope, headers, receive, send)
-            case "GET":
-                await self._get(headers, receive, send)
-            case "DELETE":
-                await self._delete(headers, send)
-            case method:
-                raise WrongMethod(method, ALLOWED_METHODS)
-
     # --- POST ---------------------------------------------------------------------------------------------------------
 
-    async def _post(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        _check_accepts(headers, "application/json", "text/event-stream")
-        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != "application/json":
-            raise WrongContentType(f"Content-Type must be application/json, not {content_type or 'absent'}")
-        settings = self._settings
-        body = await read_body(headers, receive, limit=settings.max_body_bytes, seconds=settings.body_timeout)
-        message = decode_message(body)
-        try:
-            await self._dispatch(message, scope, headers, send)
-        except VmcpError as error:
-            # Refused with the id of the request, so that the client can tell which one it was.
-            await send_error(send, error, message.id if message.is_request else None)  # type: ignore[arg-type]
-
-    async def _dispatch(self, message: Message, scope: Scope, headers: Headers, send: Send) -> None:
+    async def post(self, message: Message, scope: Scope, headers: Headers, send: Send) -> None:
+        """Serve one message. Raises `VmcpError` for one that is refused, and nothing has been sent then."""
         if message.is_request and message.method == "initialize":
             await self._initialize(message, scope, send)
             return
-        _check_revision(headers, message)
         session = self._session(headers)
         session.touch()
         if message.is_request:
@@ -102,12 +65,11 @@ class StatefulEndpoint:
             raise InvalidParams("initialize: protocolVersion must be a string and capabilities an object")
         info = params.get("clientInfo")
         version = negotiate(requested)
-        peer = scope.get("client")
         client = ClientProfile(
             protocol_version=version,
             capabilities=params.get("capabilities", {}),
             info=info if isinstance(info, dict) else {},
-            address=str(peer[0]) if peer else "",
+            address=client_address(scope),
         )
         session = await self._supervisor.start_session(ANONYMOUS, client)
         front = self._front(session)
@@ -144,9 +106,7 @@ class StatefulEndpoint:
         call = session.submit(
             str(message.method),
             message.arguments,
-            on_notice=log.notify,
-            ask=partial(front.ask_on, log.put),
-            on_break=log.break_off,
+            RequestContext(log.notify, partial(front.ask_on, log.put), log.break_off),
             on_caller_exit=OnCallerExit.DETACH,
         )
         front.calls[request_id] = call
@@ -177,13 +137,11 @@ class StatefulEndpoint:
 
     # --- GET and DELETE -----------------------------------------------------------------------------------------------
 
-    async def _get(self, headers: Headers, receive: Receive, send: Send) -> None:
+    async def get(self, headers: Headers, receive: Receive, send: Send) -> None:
         """Hold a stream open for what the session sends unasked, until the client or the session goes.
 
         With `Last-Event-ID` that stream goes on where it broke off, also if it was the answer to a request.
         """
-        _check_accepts(headers, "text/event-stream")
-        _check_revision(headers, None)
         session = self._session(headers)
         front = self._front(session)
         last_event_id = headers.get("last-event-id")
@@ -191,7 +149,7 @@ class StatefulEndpoint:
         try:
             with session.stream_open():
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_until_disconnect, receive, nursery.cancel_scope)
+                    nursery.start_soon(until_disconnect, receive, nursery.cancel_scope)
                     await self._writer(session, send).write(log, cursor)
                     nursery.cancel_scope.cancel("the stream has ended")
         finally:
@@ -201,9 +159,8 @@ class StatefulEndpoint:
         priming = session.client.protocol_version >= FIRST_WITH_PRIMING
         return EventWriter(send, keepalive=self._settings.keepalive_interval, priming=priming)
 
-    async def _delete(self, headers: Headers, send: Send) -> None:
+    async def delete(self, headers: Headers, send: Send) -> None:
         """End the session. Answered when all of it has ended, so that the client can rely on it."""
-        _check_revision(headers, None)
         session = self._session(headers)
         await session.close("deleted by the client", drain=self._supervisor.settings.drain_timeout)
         await send_response(send, 204, headers=())
@@ -234,34 +191,7 @@ def _outcome(call: Call[McpRequest, JsonObject], request_id: RequestId) -> bytes
         return encode_error(request_id, {"code": INTERNAL_ERROR, "message": "Internal error"})
 
 
-def _check_accepts(headers: Headers, *needed: str) -> None:
-    accept = headers.get("accept")
-    if accept is None:
-        return
-    ranges = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    for media_type in needed:
-        if not ranges & {media_type, f"{media_type.partition('/')[0]}/*", "*/*"}:
-            raise NotAcceptable(f"Accept must include {' and '.join(needed)}")
-
-
 def _prefers_stream(headers: Headers) -> bool:
     """Whether the client names the event stream before JSON: clients must take both, and most name JSON first."""
     accept = headers.get("accept", "")
     return -1 < accept.find("text/event-stream") < accept.find("application/json")
-
-
-def _check_revision(headers: Headers, message: Message | None) -> None:
-    """Refuse what is not one of the stateful revisions, naming them, so that dual-era clients fall back at once."""
-    version = headers.get("mcp-protocol-version", ASSUMED_REVISION)
-    if version not in STATEFUL_REVISIONS:
-        raise UnsupportedProtocolVersion(version, STATEFUL_REVISIONS)
-    meta = message.arguments.get("_meta") if message is not None else None
-    in_body = meta.get(PROTOCOL_VERSION) if isinstance(meta, dict) else None
-    if in_body is not None and in_body not in STATEFUL_REVISIONS:
-        raise UnsupportedProtocolVersion(str(in_body), STATEFUL_REVISIONS)
-
-
-async def _until_disconnect(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel("the client disconnected")

@@ -52,7 +52,9 @@ class StreamLog:
     the reader is too slow for what it must not miss, and the stream ends.
     """
 
-    def __init__(self, name: str, *, capacity: int, on_growth: Callable[[StreamLog, int], None]) -> None:
+    def __init__(
+        self, name: str, *, capacity: int, on_growth: Callable[[StreamLog, int], None] = lambda _, __: None
+    ) -> None:
         self.name = name
         self._capacity = capacity
         self._on_growth = on_growth
@@ -67,8 +69,8 @@ class StreamLog:
     # --- for those who have something to say ------------------------------------------------------------------------
 
     def notify(self, notice: Notice) -> None:
-        """Add a notification. A change notice that is already waiting is not added again."""
-        if notice.params is None and any(entry.notice == notice for entry in self.after(self._sent)):
+        """Add a notification. One that says only that something changed is not added while the same one is waiting."""
+        if notice.is_change and any(entry.notice == notice for entry in self.after(self._sent)):
             return
         self.put(encode_notification(notice.method, notice.params), notice)
 
@@ -161,12 +163,19 @@ class StreamLog:
 
 
 class EventWriter:
-    """Writes a log as an event stream. Only the task of the HTTP request writes, never an actor."""
+    """Writes a log as an event stream. Only the task of the HTTP request writes, never an actor.
 
-    def __init__(self, send: Send, *, keepalive: float, priming: bool) -> None:
+    Args:
+        keepalive: seconds of silence after which a comment is written.
+        priming: begin with an event that only has an id, and let the stream break off to be resumed.
+        numbered: events have ids.
+    """
+
+    def __init__(self, send: Send, *, keepalive: float, priming: bool = False, numbered: bool = True) -> None:
         self._send = send
         self._keepalive = keepalive
         self._priming = priming
+        self._numbered = numbered
 
     async def write(self, log: StreamLog, cursor: int = 0) -> None:
         """Commit the response to an event stream, and write the log after a place until it has ended.
@@ -183,7 +192,7 @@ class EventWriter:
             entries = log.take(cursor)
             if entries:
                 cursor = entries[-1].number
-                await self._write(b"".join(encode_event(e.data, id=f"{log.name}-{e.number}") for e in entries))
+                await self._write(b"".join(self._encode(log, entry) for entry in entries))
             elif log.finished or (self._priming and log.broken_off()):
                 break
             with trio.move_on_after(self._keepalive) as quiet:
@@ -191,6 +200,9 @@ class EventWriter:
             if quiet.cancelled_caught:
                 await self._write(COMMENT_KEEPALIVE)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _encode(self, log: StreamLog, entry: Entry) -> bytes:
+        return encode_event(entry.data, id=f"{log.name}-{entry.number}" if self._numbered else None)
 
     async def _write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})

@@ -28,6 +28,7 @@ from ..settings import AggregationSettings, SessionSettings
 from ..store import SessionStore
 from .backend import BackendConnection, ConnectionEvents, ConnectionState
 from .discovery import CHANGED
+from .request_state import StateSeal
 from .router import LOG_LEVELS, Router, set_level
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         *,
         connect: Callable[[ConnectionEvents], Sequence[BackendConnection]],
         client_capabilities: JsonObject,
+        principal: str | None,
+        seal: StateSeal,
         aggregation: AggregationSettings,
         settings: SessionSettings,
         decorators: Sequence[Decorator],
@@ -64,6 +67,8 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         name = f"session {short_hash(session_id.reveal())}"
         super().__init__(name, capacity=settings.max_calls, max_calls=settings.max_calls)
         self.client_capabilities = client_capabilities
+        self.principal = principal
+        self.seal = seal
         self.connections: dict[str, BackendConnection] = {c.spec.name: c for c in connect(self)}
         self.table: RoutingTable = build_table({}, aggregation)
         self.on_client_notice: NoticeSink = discard_notice
@@ -169,7 +174,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
             for name, connection in self.connections.items()
             if connection.ever_ready and name not in left_out
         }
-        return build_table(catalogs, self._aggregation)
+        return build_table(catalogs, self._aggregation, complete=len(catalogs) == len(self.connections))
 
     async def _follow_backends(self, connected_at_start: Mapping[str, int], services: ServiceNursery) -> None:
         """Do what a backend's new connection asks for besides the table: save its session id, set the log level."""

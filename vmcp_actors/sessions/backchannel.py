@@ -131,6 +131,9 @@ class Backchannel:
             self._progress(params)
         elif method == "notifications/subscriptions/acknowledged":
             self._on_acknowledged(subscription_of(params), params)
+        elif method == "notifications/resources/updated":
+            # Never a request's own, even where it came on the stream of one: its URI is the session's to translate.
+            self._events.notice(Notice(method, untagged(params) or None))
         elif method != "notifications/cancelled":
             under_way = self._related(related, guess=method == "notifications/message")
             sink = under_way.on_notice if under_way is not None else self._events.notice

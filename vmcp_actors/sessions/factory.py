@@ -16,9 +16,10 @@ from .actor import SessionActor
 from .backend import BackendConnection, ConnectionEvents
 from .gate import ConnectGate
 from .handshake import STATEFUL_FIRST, RevisionMemory
+from .request_state import StateSeal
 from .session import Session
 
-NOT_RELAYED = frozenset({"tasks"})
+NOT_RELAYED = frozenset({"tasks", "io.modelcontextprotocol/tasks"})
 """What a client may declare and backends are not told, because it is not relayed."""
 
 StartTask = Callable[[Callable[..., Awaitable[Any]]], Awaitable[Any]]
@@ -31,8 +32,8 @@ def new_session_id() -> Secret[str]:
 
 
 class SessionFactory:
-    """Makes sessions that share nothing but two things: the bound on how many backends the process connects at once,
-    and what was found out about the revisions that the backends speak.
+    """Makes sessions that share nothing of their clients: only the bound on how many backends the process connects at
+    once, what was found out about the revisions that the backends speak, and the key that seals request states.
 
     Attributes:
         memory: which kinds of revisions each backend was found to speak.
@@ -55,6 +56,7 @@ class SessionFactory:
         self._store = store
         self._transport = transport
         self.memory = RevisionMemory()
+        self._seal = StateSeal()
         self._connecting = trio.CapacityLimiter(self.settings.global_backend_init_concurrency)
 
     async def make_session(
@@ -66,6 +68,8 @@ class SessionFactory:
         client: ClientProfile | None = None,
         session_id: Secret[str] | None = None,
         eras: Sequence[Era] = STATEFUL_FIRST,
+        idle_timeout: float | None = None,
+        leased: bool = False,
     ) -> Session:
         """Make a session, ready to be used: the connections that discovered its capabilities serve its calls.
 
@@ -75,6 +79,8 @@ class SessionFactory:
             start: where the session's task lives: `nursery.start` of a nursery of the caller's.
             eras: which kinds of revisions may be spoken with the backends, the preferred one first. A backend that
                 speaks both is met in the client's own, so that the client cannot tell it from the gateway.
+            idle_timeout: seconds, instead of those in the settings.
+            leased: see `Session.leased`.
 
         Cancelling it ends all that had been started. Raises `UnresolvedConflicts` (strategy `manual`).
         """
@@ -104,13 +110,22 @@ class SessionFactory:
             session_id,
             connect=connect,
             client_capabilities=capabilities,
+            principal=None if identity.anonymous else identity.binding,
+            seal=self._seal,
             aggregation=self._aggregation,
             settings=settings,
             decorators=self._decorators,
             store=self._store,
         )
         await start(actor.run)
-        return Session(session_id, identity, client, actor)
+        return Session(
+            session_id,
+            identity,
+            client,
+            actor,
+            idle_timeout=settings.idle_timeout if idle_timeout is None else idle_timeout,
+            leased=leased,
+        )
 
     def __repr__(self) -> str:
         return f"<SessionFactory: {self._connecting.borrowed_tokens} backends being connected>"

@@ -25,6 +25,7 @@ from ..routing import RoutingTable
 from ..wire.stateless import for_stateful, needs_input
 from .backchannel import MAX_EXTENSION
 from .backend import BackendConnection, BackendRequest
+from .request_state import StateSeal
 from .rounds import InputRounds
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Routes(Protocol):
     log_level: str | None
     ask_client: AskClient
     client_capabilities: JsonObject
+    principal: str | None
+    seal: StateSeal
 
 
 class Router:
@@ -155,7 +158,7 @@ class Router:
         send = partial(self._send_once, connection, request.method, context)
         if context.era is Era.STATELESS:
             await self._raise_log_level(context.log_level)
-            return await send(params)
+            return await self._send_for_stateless(connection, send, params)
         result = await send(params)
         if connection.era is Era.STATEFUL:
             return result
@@ -169,6 +172,27 @@ class Router:
             )
             result = await rounds.run(params, result)
         return for_stateful(result)
+
+    async def _send_for_stateless(
+        self, connection: BackendConnection, send: Callable[[JsonObject], Awaitable[JsonObject]], params: JsonObject
+    ) -> JsonObject:
+        """What needs input is the client's to fulfil. A state goes back to the backend and the principal it is from.
+
+        It passes exactly as it is where there is only one principal: anybody.
+        """
+        principal, seal, backend = self._routes.principal, self._routes.seal, connection.spec.name
+        state = params.get("requestState")
+        if connection.era is Era.STATEFUL:
+            if state is not None:
+                raise InvalidParams("requestState is unknown or expired")
+            return await send({key: value for key, value in params.items() if key != "inputResponses"})
+        if principal is None:
+            return await send(params)
+        if isinstance(state, str):
+            params = {**params, "requestState": seal.open(principal, backend, state)}
+        result = await send(params)
+        given = result.get("requestState")
+        return {**result, "requestState": seal.seal(principal, backend, given)} if isinstance(given, str) else result
 
     async def _send_once(
         self, connection: BackendConnection, method: str, context: RequestContext, params: JsonObject

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 
 import trio
 from attrs import frozen
@@ -15,6 +16,7 @@ from ..errors import ActorStopped, SessionClosed
 from ..model import (
     AskClient,
     ClientProfile,
+    Freshness,
     Identity,
     JsonObject,
     McpRequest,
@@ -25,8 +27,11 @@ from ..model import (
 )
 from .actor import SessionActor, do_nothing, nobody_to_ask
 from .backend import ConnectionStatistics
+from .parking import InteractiveCall, Parking
 
 logger = logging.getLogger(__name__)
+
+NO_CONTEXT = RequestContext()
 
 
 @frozen
@@ -50,15 +55,31 @@ class Session:
 
     Its methods may be called from any task, in parallel. Each result is what the backend sent, as a dict. A session is
     made by `SessionFactory.make_session`, fully formed, and ends by `close`; its actor owns everything in it.
+
+    Attributes:
+        idle_timeout: seconds without a call or an open stream, after which it ends.
+        leased: it is shared by the requests of a stateless principal, and cannot be reached by its id.
     """
 
-    def __init__(self, session_id: Secret[str], identity: Identity, client: ClientProfile, actor: SessionActor) -> None:
+    def __init__(
+        self,
+        session_id: Secret[str],
+        identity: Identity,
+        client: ClientProfile,
+        actor: SessionActor,
+        *,
+        idle_timeout: float,
+        leased: bool = False,
+    ) -> None:
         self.id = session_id
+        self.idle_timeout = idle_timeout
+        self.leased = leased
         self.identity = identity
         self.client = client
         self._actor = actor
         self._created = trio.current_time()
         self._open_streams = 0
+        self._parking = Parking(self.submit)
         self._close_reason: str | None = None
 
     # --- what it offers -----------------------------------------------------------------------------------------------
@@ -72,6 +93,11 @@ class Session:
     def tools(self) -> tuple[JsonObject, ...]:
         """The tools of all backends, under the names that clients use."""
         return self._actor.table.tool_definitions
+
+    def find_tool(self, name: str) -> JsonObject | None:
+        """The definition of a tool, as clients see it; None if there is none of this name."""
+        route = self._actor.table.tools.get(name)
+        return route.definition if route is not None else None
 
     @property
     def resources(self) -> tuple[JsonObject, ...]:
@@ -119,6 +145,15 @@ class Session:
         return capabilities
 
     @property
+    def freshness(self) -> Freshness:
+        """How long all of this may be kept: what the backends say, together."""
+        connections = self._actor.connections.values()
+        if not all(connection.ever_ready for connection in connections):
+            return Freshness()
+        each = [connection.greeting.freshness for connection in connections]
+        return reduce(Freshness.__and__, each, each[0]) if each else Freshness()
+
+    @property
     def instructions(self) -> str | None:
         """What the backends tell clients in `initialize`, each under its name; None when none does."""
         parts = []
@@ -161,7 +196,8 @@ class Session:
             Busy: too many calls of this session are under way; not delivered.
             VmcpError: what the routing or the backend raised.
         """
-        call = self.submit(method, params or {}, on_notice=on_notice, on_caller_exit=OnCallerExit.CANCEL)
+        context = RequestContext(on_notice)
+        call = self.submit(method, params or {}, context, on_caller_exit=OnCallerExit.CANCEL)
         try:
             return await call.reply.wait()
         finally:
@@ -171,10 +207,8 @@ class Session:
         self,
         method: str,
         params: JsonObject,
+        context: RequestContext = NO_CONTEXT,
         *,
-        on_notice: NoticeSink = discard_notice,
-        ask: AskClient | None = None,
-        on_break: Callable[[], None] | None = None,
         on_caller_exit: OnCallerExit = OnCallerExit.DETACH,
         deadline: float = math.inf,
     ) -> Call[McpRequest, JsonObject]:
@@ -184,12 +218,17 @@ class Session:
         self.touch()
         try:
             return self._ref.submit(
-                McpRequest(method, params, RequestContext(on_notice, ask, on_break)),
-                on_caller_exit=on_caller_exit,
-                deadline=deadline,
+                McpRequest(method, params, context), on_caller_exit=on_caller_exit, deadline=deadline
             )
         except ActorStopped as error:
             raise SessionClosed from error
+
+    def interact(self, method: str, params: JsonObject, context: RequestContext) -> InteractiveCall:
+        """Begin a request of a stateless client, or go on with one that needed input. Synchronous; raises as `submit`.
+
+        Raises also `InvalidParams` for a `requestState` that is none of ours, or not for this request.
+        """
+        return self._parking.begin(method, params, context)
 
     def listen(
         self,

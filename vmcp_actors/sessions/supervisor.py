@@ -14,10 +14,12 @@ from attrs import field, frozen
 
 from ..actors import Backoff, ChildSpec, Intensity, Restart, Supervisor
 from ..errors import Draining, SessionLimitReached, SessionNotFound
-from ..model import ANONYMOUS, BackendSpec, ClientProfile, Identity, Secret, SessionRecord, short_hash
-from ..settings import SessionSettings
+from ..model import ANONYMOUS, BackendSpec, ClientProfile, Era, Identity, Secret, SessionRecord, short_hash
+from ..settings import SessionSettings, StatelessSettings
 from ..store import SessionStore
-from .factory import SessionFactory, new_session_id
+from .factory import SessionFactory, StartTask, new_session_id
+from .handshake import STATEFUL_FIRST
+from .leases import Leases
 from .session import Session, SessionStatistics
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class SessionSupervisor:
         factory: SessionFactory,
         backends: Sequence[BackendSpec],
         store: SessionStore,
+        stateless: StatelessSettings | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.backends = tuple(backends)
@@ -66,6 +69,14 @@ class SessionSupervisor:
         self._ended: Counter[str] = Counter()
         self._draining = False
         self._none_left = trio.Event()
+        self._stateless = stateless or StatelessSettings()
+        self._leases = Leases(
+            self._stateless,
+            backends=tuple(spec.name for spec in self.backends),
+            memory=factory.memory,
+            start=self._start_leased,
+            spawn=lambda run: self._children.start_soon(ChildSpec("lease", lambda **_: run())),
+        )
 
     @property
     def settings(self) -> SessionSettings:
@@ -74,8 +85,19 @@ class SessionSupervisor:
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
-    async def start_session(self, identity: Identity = ANONYMOUS, client: ClientProfile | None = None) -> Session:
+    async def start_session(
+        self,
+        identity: Identity = ANONYMOUS,
+        client: ClientProfile | None = None,
+        *,
+        eras: Sequence[Era] = STATEFUL_FIRST,
+        idle_timeout: float | None = None,
+        leased: bool = False,
+    ) -> Session:
         """Admit, make and register a session. Cancelling it ends what had been started of it.
+
+        Args:
+            eras, idle_timeout, leased: see `SessionFactory.make_session`.
 
         Raises:
             SessionLimitReached: too many sessions in all, or of this client. Nothing queues.
@@ -89,7 +111,18 @@ class SessionSupervisor:
             self._starting.add(starting)
             session_id = new_session_id()
             try:
-                session = await self._make(session_id, identity, client)
+                record = self._record(session_id, identity, client)
+                await self._store.create(record)
+                session = await self._factory.make_session(
+                    identity,
+                    self.backends,
+                    start=self._starter(session_id),
+                    client=client,
+                    session_id=session_id,
+                    eras=eras,
+                    idle_timeout=idle_timeout,
+                    leased=leased,
+                )
                 self._register(session)
             except BaseException:
                 self._release(key)
@@ -120,25 +153,44 @@ class SessionSupervisor:
         if not self._per_client[key]:
             del self._per_client[key]
 
-    async def _make(self, session_id: Secret[str], identity: Identity, client: ClientProfile) -> Session:
+    def _record(self, session_id: Secret[str], identity: Identity, client: ClientProfile) -> SessionRecord:
         now = self._wall_clock()
-        await self._store.create(
-            SessionRecord(
-                session_id=session_id,
-                identity_binding=identity.binding,
-                client=client,
-                backends=tuple(spec.name for spec in self.backends),
-                created_at=now,
-                last_used_at=now,
-            )
+        return SessionRecord(
+            session_id=session_id,
+            identity_binding=identity.binding,
+            client=client,
+            backends=tuple(spec.name for spec in self.backends),
+            created_at=now,
+            last_used_at=now,
         )
+
+    def _starter(self, session_id: Secret[str]) -> StartTask:
         name = f"session {short_hash(session_id.reveal())}"
 
         async def start(run: Callable[..., object]) -> object:
             return await self._children.start(ChildSpec(name, run, restart=Restart.TEMPORARY))  # type: ignore[arg-type]
 
-        return await self._factory.make_session(
-            identity, self.backends, start=start, client=client, session_id=session_id
+        return start
+
+    async def lease(self, identity: Identity, client: ClientProfile) -> Session:
+        """The session under which the requests of a stateless client run, by its principal: found, or started.
+
+        Cancelling it leaves the session to other requests.
+
+        Raises:
+            UnsupportedProtocolVersion: the stateless revision is not served here (`stateless.mode`).
+            SessionLimitReached, Draining, UnresolvedConflicts: as `start_session`.
+        """
+        return await self._leases.get(identity, client)
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """The revisions of MCP that clients can speak with us now, oldest first."""
+        return self._leases.revisions
+
+    async def _start_leased(self, identity: Identity, client: ClientProfile, eras: tuple[Era, ...]) -> Session:
+        return await self.start_session(
+            identity, client, eras=eras, idle_timeout=self._stateless.idle_timeout, leased=True
         )
 
     def _register(self, session: Session) -> None:
@@ -158,6 +210,7 @@ class SessionSupervisor:
             await session.wait_closed()
         finally:
             del self._live[session.id.reveal()]
+            self._leases.forget(session)
             self._release(_client_key(session.identity, session.client))
             self._ended[session.close_reason] += 1
             self._check_none_left()
@@ -177,10 +230,10 @@ class SessionSupervisor:
         """The live session of this id, if it is bound to this identity.
 
         Raises:
-            SessionNotFound: unknown, ended, ending, or somebody else's; they look the same from outside.
+            SessionNotFound: unknown, ended, ending, leased, or somebody else's; they look the same from outside.
         """
         session = self._live.get(session_id)
-        if session is None or session.closing:
+        if session is None or session.closing or session.leased:
             raise SessionNotFound
         if not hmac.compare_digest(session.identity.binding.encode(), identity.binding.encode()):
             raise SessionNotFound
@@ -198,7 +251,8 @@ class SessionSupervisor:
         Uses are noted in the store here and not at every call, so they are late by at most one round.
         """
         task_status.started()
-        interval = min(MAX_REAP_INTERVAL, self.settings.idle_timeout / 4, self.settings.ttl / 4)
+        limits = (self.settings.idle_timeout, self._stateless.idle_timeout, self.settings.ttl)
+        interval = min(MAX_REAP_INTERVAL, *(limit / 4 for limit in limits))
         while True:
             await trio.sleep(interval)
             for session in list(self._live.values()):
@@ -219,7 +273,7 @@ class SessionSupervisor:
     def _expired(self, session: Session) -> str | None:
         if session.closing:
             return None
-        if session.idle is not None and session.idle >= self.settings.idle_timeout:
+        if session.idle is not None and session.idle >= session.idle_timeout:
             return "idle"
         return "lifetime" if session.since_use >= self.settings.ttl else None
 
@@ -268,7 +322,11 @@ def _client_key(identity: Identity, client: ClientProfile) -> str:
 
 @asynccontextmanager
 async def open_supervisor(
-    *, factory: SessionFactory, backends: Sequence[BackendSpec], store: SessionStore
+    *,
+    factory: SessionFactory,
+    backends: Sequence[BackendSpec],
+    store: SessionStore,
+    stateless: StatelessSettings | None = None,
 ) -> AsyncIterator[SessionSupervisor]:
     """Run a supervisor for the body; at the end, also when cancelled, every session is closed.
 
@@ -277,7 +335,9 @@ async def open_supervisor(
     """
     async with trio.open_nursery() as infrastructure:
         async with trio.open_nursery() as nursery:
-            supervisor = SessionSupervisor(nursery, factory=factory, backends=backends, store=store)
+            supervisor = SessionSupervisor(
+                nursery, factory=factory, backends=backends, store=store, stateless=stateless
+            )
             reaper = ChildSpec("reaper", supervisor.reap, Restart.PERMANENT, Intensity(3, 30.0), Backoff(0.1, 1.0))
             Supervisor("infrastructure", infrastructure).start_soon(reaper)
             try:

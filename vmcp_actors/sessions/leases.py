@@ -1,0 +1,141 @@
+"""Sessions for stateless clients: found or started by who asks, and shared by all of that principal's requests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import msgspec
+import trio
+
+from ..actors import Reply
+from ..errors import Draining, UnsupportedProtocolVersion
+from ..model import ClientProfile, Era, Identity
+from ..settings import StatelessSettings
+from ..wire.revisions import LATEST_STATELESS, STATEFUL_REVISIONS, STATELESS_REVISIONS
+from .handshake import STATELESS_FIRST, STATELESS_ONLY, RevisionMemory
+from .session import Session
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_PAUSE: Final = 30.0
+"""Seconds for which clients are declined after it could not be found out what every backend speaks."""
+
+
+class StartLeased(Protocol):
+    """Starts a session for a lease. Raises as `SessionSupervisor.start_session`."""
+
+    def __call__(self, identity: Identity, client: ClientProfile, eras: tuple[Era, ...]) -> Awaitable[Session]:
+        """The session, ready to be used."""
+        ...
+
+
+class Leases:
+    """Finds or starts the session under which a stateless principal's requests run (`stateless.mode`).
+
+    * `auto`: only where every backend speaks the stateless revision. Nothing is kept for a client then, so the session
+      is one for each identity, or each address of clients that have none.
+    * `lease`: also with backends of stateful revisions, which keep their state for the principal: its identity, or the
+      client's name and address, and what it declares, since those backends were told that when the session started.
+    * `off`: never.
+
+    Args:
+        start: starts a session.
+        spawn: runs an async function in a task of its own, which outlives the request that needed it first.
+    """
+
+    def __init__(
+        self,
+        settings: StatelessSettings,
+        *,
+        backends: tuple[str, ...],
+        memory: RevisionMemory,
+        start: StartLeased,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self._settings = settings
+        self._backends = backends
+        self._memory = memory
+        self._start = start
+        self._spawn = spawn
+        self._sessions: dict[str, Session] = {}
+        self._starting: dict[str, Reply[Session]] = {}
+        self._declined_until = -float("inf")
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """All revisions that clients can speak with us now, oldest first."""
+        return STATEFUL_REVISIONS if self._declines() else (*STATEFUL_REVISIONS, *STATELESS_REVISIONS)
+
+    async def get(self, identity: Identity, client: ClientProfile) -> Session:
+        """The principal's session; started if there is none. Many requests at once start one, and all wait for it.
+
+        Cancelling it leaves the session to the others.
+
+        Raises:
+            UnsupportedProtocolVersion: the stateless revision is not served; it names those that are.
+            VmcpError: as `SessionSupervisor.start_session`.
+        """
+        if self._declines():
+            raise self._declined()
+        native = self._memory.all_speak(self._backends, Era.STATELESS)
+        key = self._key(identity, client, native=native or self._settings.mode == "auto")
+        session = self._sessions.get(key)
+        if session is None or session.closing:
+            session = await self._shared_start(key, identity, client)
+        if self._settings.mode == "auto" and not self._memory.all_speak(self._backends, Era.STATELESS):
+            # Clients that speak both kinds fall back to a session of their own; the others are told what is spoken.
+            session.request_close("not every backend is stateless", drain=0.0)
+            if not self._declines():
+                self._declined_until = trio.current_time() + UNKNOWN_PAUSE
+            raise self._declined()
+        return session
+
+    async def _shared_start(self, key: str, identity: Identity, client: ClientProfile) -> Session:
+        reply = self._starting.get(key)
+        if reply is None:
+            reply = self._starting[key] = Reply()
+            self._spawn(lambda: self._start_for(key, reply, identity, client))
+        return await reply.wait()
+
+    async def _start_for(self, key: str, reply: Reply[Session], identity: Identity, client: ClientProfile) -> None:
+        eras = STATELESS_ONLY if self._settings.mode == "auto" else STATELESS_FIRST
+        try:
+            session = await self._start(identity, client, eras)
+            self._sessions[key] = session
+            reply.set_value(session)
+        except Exception as error:
+            reply.set_error(error)
+        finally:
+            del self._starting[key]
+            reply.set_error(Draining())  # only if nothing else was set: the gateway is ending
+
+    def forget(self, session: Session) -> None:
+        """A session has ended."""
+        for key, other in list(self._sessions.items()):
+            if other is session:
+                del self._sessions[key]
+
+    def _declines(self) -> bool:
+        """Whether it is known already that the stateless revision is not served."""
+        if self._settings.mode != "auto":
+            return self._settings.mode == "off"
+        refusing = any(self._memory.speaks(backend, Era.STATELESS) is False for backend in self._backends)
+        return refusing or trio.current_time() < self._declined_until
+
+    @staticmethod
+    def _declined() -> UnsupportedProtocolVersion:
+        return UnsupportedProtocolVersion(LATEST_STATELESS, STATEFUL_REVISIONS)
+
+    @staticmethod
+    def _key(identity: Identity, client: ClientProfile, *, native: bool) -> str:
+        parts: list[object] = [identity.binding if not identity.anonymous else None]
+        if identity.anonymous:
+            parts.append(client.address)
+        if not native:
+            parts += [client.info.get("name") if identity.anonymous else None, client.capabilities]
+        return msgspec.json.encode(parts, order="sorted").decode()
+
+    def __repr__(self) -> str:
+        return f"<Leases {self._settings.mode}: {len(self._sessions)} sessions, {len(self._starting)} starting>"
