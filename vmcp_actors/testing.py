@@ -164,7 +164,11 @@ class MemoryBackend:
                 }
                 return result if self.instructions is None else {**result, "instructions": self.instructions}
             case "server/discover":
-                return {"supportedVersions": list(STATELESS_REVISIONS), "capabilities": self.capabilities}
+                found: JsonObject = {
+                    "supportedVersions": list(STATELESS_REVISIONS),
+                    "capabilities": self.capabilities,
+                }
+                return found if self.instructions is None else {**found, "instructions": self.instructions}
             case "tools/list":
                 return {"tools": [self._definition(name) for name in self.tools]}
             case "resources/list":

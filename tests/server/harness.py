@@ -16,6 +16,7 @@ from vmcp_actors.sessions import SessionSupervisor
 from vmcp_actors.settings import ServerSettings
 from vmcp_actors.testing import MemoryBackend
 from vmcp_actors.wire.sse import EventDecoder
+from vmcp_actors.wire.stateless import PROTOCOL_VERSION, mirrored_headers
 
 MCP_HEADERS = {
     "host": "127.0.0.1:4483",
@@ -62,8 +63,12 @@ class Exchange:
 class Client:
     """A client of the endpoint, with the headers that a good one sends."""
 
-    def __init__(self, app: Asgi, nursery: trio.Nursery, path: str = "/mcp") -> None:
+    def __init__(
+        self, app: Asgi, nursery: trio.Nursery, path: str = "/mcp", *, address: str = "127.0.0.1", name: str = "test"
+    ) -> None:
         self.app = app
+        self.address = address
+        self.name = name
         self.path = path
         self.session: str | None = None
         self._nursery = nursery
@@ -95,7 +100,7 @@ class Client:
             "scheme": "http",
             "http_version": "1.1",
             "headers": [(name.encode(), value.encode()) for name, value in fields.items() if value is not None],
-            "client": ("127.0.0.1", 5000),
+            "client": (self.address, 5000),
             "server": (server, 4483),
         }
         pieces = [] if slow else [{"type": "http.request", "body": body, "more_body": False}]
@@ -143,6 +148,39 @@ class Client:
         await self.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
         return answer
 
+    def stateless(self, method: str, **params: Any) -> tuple[dict[str, Any], dict[str, str | None]]:
+        """A message of the stateless revision and its headers, as a good client makes them.
+
+        `capabilities`, `log_level` and `progress` go into its `_meta`.
+        """
+        meta: dict[str, Any] = {
+            PROTOCOL_VERSION: "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": params.pop("capabilities", {}),
+            "io.modelcontextprotocol/clientInfo": {"name": self.name, "version": "1"},
+        }
+        if "log_level" in params:
+            meta["io.modelcontextprotocol/logLevel"] = params.pop("log_level")
+        if "progress" in params:
+            meta["progressToken"] = params.pop("progress")
+        message = self.message(method, _meta=meta, **params)
+        return message, {name.replace("-", "_"): value for name, value in mirrored_headers(method, params).items()}
+
+    def begin_stateless(self, method: str, **params: Any) -> Exchange:
+        message, headers = self.stateless(method, **params)
+        return self.begin_post(message, **headers)
+
+    async def ask(self, method: str, **params: Any) -> Exchange:
+        """A request of the stateless revision, until its response is complete."""
+        message, headers = self.stateless(method, **params)
+        return await self.post(message, **headers)
+
+    async def result(self, method: str, **params: Any) -> Any:
+        """The result of a request of the stateless revision."""
+        exchange = await self.ask(method, **params)
+        assert exchange.status == 200, exchange.body
+        answer = exchange.messages[-1] if exchange.headers["content-type"] == "text/event-stream" else exchange.json
+        return answer["result"]
+
     def message(self, method: str, **params: Any) -> dict[str, Any]:
         self._next_id += 1
         return {"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": params}
@@ -165,8 +203,8 @@ class Served:
     app: Asgi
     nursery: trio.Nursery
 
-    def client(self) -> Client:
-        return Client(self.app, self.nursery)
+    def client(self, **options: Any) -> Client:
+        return Client(self.app, self.nursery, **options)
 
 
 @asynccontextmanager

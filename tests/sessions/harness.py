@@ -10,7 +10,7 @@ import trio
 
 from vmcp_actors.model import JsonObject
 from vmcp_actors.sessions import SessionFactory, SessionSupervisor, open_supervisor
-from vmcp_actors.settings import AggregationSettings, RestartSettings, SessionSettings
+from vmcp_actors.settings import AggregationSettings, RestartSettings, SessionSettings, StatelessSettings
 from vmcp_actors.store import MemoryStore
 from vmcp_actors.testing import MemoryBackend, MemorySession, backends
 
@@ -43,6 +43,7 @@ async def supervised(
     *,
     aggregation: AggregationSettings | None = None,
     restart: RestartSettings | None = None,
+    stateless: StatelessSettings | None = None,
     **settings: Any,
 ) -> AsyncIterator[SessionSupervisor]:
     """A running supervisor; its exceptions come bare when there is only one."""
@@ -55,7 +56,7 @@ async def supervised(
         transport=backends(doubles),
     )
     specs = [double.spec for double in doubles]
-    async with open_supervisor(factory=factory, backends=specs, store=store) as supervisor:
+    async with open_supervisor(factory=factory, backends=specs, store=store, stateless=stateless) as supervisor:
         supervisor.test_store = store  # type: ignore[attr-defined]  # so that tests see what is stored
         yield supervisor
 

@@ -110,9 +110,8 @@ def for_stateful(result: JsonObject) -> JsonObject:
 
 
 def for_stateless(result: JsonObject, server_info: JsonObject) -> JsonObject:
-    """A result with the members that the stateless revision requires; those that are there stay."""
-    meta = {SERVER_INFO_META_KEY: server_info, **_meta(result)}
-    return {"resultType": "complete", **result, "_meta": meta}
+    """A result with the members that the stateless revision requires: its kind, unless it says so, and who sends it."""
+    return {"resultType": "complete", **result, "_meta": {**_meta(result), SERVER_INFO_META_KEY: server_info}}
 
 
 def needs_input(result: JsonObject) -> bool:
