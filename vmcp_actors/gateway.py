@@ -64,7 +64,9 @@ async def open_gateway(
         store=store,
         transport=transport,
     )
-    async with open_supervisor(factory=factory, backends=config.backends, store=store) as supervisor:
+    async with open_supervisor(
+        factory=factory, backends=config.backends, store=store, stateless=config.stateless
+    ) as supervisor:
         yield Gateway(config, supervisor, create_app(supervisor, config.server, name=config.name))
 
 

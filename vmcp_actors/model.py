@@ -113,7 +113,8 @@ class BackendSpec:
     """A backend as configured: its name, how to reach it, its times in seconds.
 
     `session_loss` says what becomes of a call that finds that the backend forgot our session (mission S8): it is
-    repeated in a new one, or, for backends where running on empty state does harm, it fails.
+    repeated in a new one, or, for backends where running on empty state does harm, it fails. `eras` are the kinds of
+    revisions that may be spoken with it.
     """
 
     name: str
@@ -121,6 +122,7 @@ class BackendSpec:
     call_timeout: float = 60.0
     connect_timeout: float = 5.0
     session_loss: Literal["retry", "error"] = "retry"
+    eras: tuple[Era, ...] = tuple(Era)
 
 
 CatalogKind = Literal["tools", "resources", "resource_templates", "prompts"]

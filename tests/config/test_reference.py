@@ -13,7 +13,7 @@ from vmcp_actors.config import load_config, parse_config, schema
 from vmcp_actors.config.durations import format_duration
 from vmcp_actors.config.problems import camel
 from vmcp_actors.config.toolhive import AUTH_KEYS, IGNORED
-from vmcp_actors.settings import AggregationSettings, ServerSettings, SessionSettings
+from vmcp_actors.settings import AggregationSettings, ServerSettings, SessionSettings, StatelessSettings
 
 REFERENCE = Path(__file__).parents[2].joinpath("docs", "reference", "configuration.md").read_text()
 EXAMPLE = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)[0]
@@ -34,13 +34,18 @@ def test_the_example_loads(tmp_path: Path) -> None:
     assert [backend.name for backend in config.backends] == ["docs", "legacy", "time"]
     assert [backend.call_timeout for backend in config.backends] == [60.0, 120.0, 60.0]
     assert config.sessions == SessionSettings()
+    assert config.stateless == StatelessSettings()
     assert attrs.evolve(config.server, allowed_origins=(), allowed_hosts=()) == ServerSettings()
     assert config.warnings == ()
 
 
 @pytest.mark.parametrize(
     ("heading", "class_", "settings"),
-    [("`sessions`", schema.Sessions, SessionSettings()), ("`server`", schema.Server, ServerSettings())],
+    [
+        ("`sessions`", schema.Sessions, SessionSettings()),
+        ("`stateless`", schema.Stateless, StatelessSettings()),
+        ("`server`", schema.Server, ServerSettings()),
+    ],
 )
 def test_the_tables_have_the_keys_and_the_defaults(heading: str, class_: Any, settings: Any) -> None:
     documented = table(heading)

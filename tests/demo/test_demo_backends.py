@@ -28,7 +28,13 @@ def text(result: types.CallToolResult) -> str:
     return block.text
 
 
-@both_revisions
+async def test_a_server_that_keeps_state_does_not_claim_the_stateless_revision() -> None:
+    async with client(NOTES, "2026-07-28") as notes:
+        with pytest.raises(MCPError, match="Invalid request parameters"):
+            await notes.list_tools()
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_a_transaction_spans_calls(mode: str) -> None:
     async with client(NOTES, mode) as notes:
 

@@ -61,6 +61,8 @@ def _shape(path: Path, backend: dict[str, Any]) -> Iterator[Problem]:
             yield from (Problem((*path, key), _STDIO_ONLY) for key in present if key in _STDIO_KEYS)
     if backend.get("transport") != "streamable-http" and "sessionLoss" in present:
         yield Problem((*path, "sessionLoss"), "only a backend with transport streamable-http can forget a session")
+    if backend.get("transport") == "sse" and backend.get("revisions") == "stateless":
+        yield Problem((*path, "revisions"), "the transport sse is older than the stateless revision")
 
 
 def _named(path: Path, entries: list[Any], key: str) -> list[tuple[Path, Any]]:

@@ -10,13 +10,14 @@ import attrs
 from attrs import field, frozen
 
 from ..errors import ConfigError
-from ..model import BackendSpec, HttpEndpoint, StdioCommand
+from ..model import BackendSpec, Era, HttpEndpoint, StdioCommand
 from ..routing.merge import static_conflicts
 from ..settings import (
     AggregationSettings,
     RestartSettings,
     ServerSettings,
     SessionSettings,
+    StatelessSettings,
     ToolOverride,
     WorkloadRules,
 )
@@ -31,7 +32,13 @@ CALL_TIMEOUT = 60.0
 HTTP_CONNECT_TIMEOUT = 5.0
 STDIO_CONNECT_TIMEOUT = 30.0
 
-S = TypeVar("S", SessionSettings, ServerSettings)
+ERAS: Mapping[schema.Revisions, tuple[Era, ...]] = {
+    "auto": tuple(Era),
+    "stateful": (Era.STATEFUL,),
+    "stateless": (Era.STATELESS,),
+}
+
+S = TypeVar("S", SessionSettings, ServerSettings, StatelessSettings)
 
 
 @frozen
@@ -49,6 +56,7 @@ class Config:
     backends: tuple[BackendSpec, ...] = ()
     aggregation: AggregationSettings = field(factory=AggregationSettings)
     sessions: SessionSettings = field(factory=SessionSettings)
+    stateless: StatelessSettings = field(factory=StatelessSettings)
     server: ServerSettings = field(factory=ServerSettings)
     restart: RestartSettings = field(factory=RestartSettings)
     warnings: tuple[str, ...] = ()
@@ -149,6 +157,7 @@ def _config(file: schema.File, warnings: tuple[str, ...], source: str) -> Config
         backends=tuple(_backend(backend, file.operational.timeouts) for backend in file.backends),
         aggregation=_aggregation(file.aggregation, [backend.name for backend in file.backends]),
         sessions=_evolved(SessionSettings(), file.sessions),
+        stateless=_evolved(StatelessSettings(), file.stateless),
         server=_evolved(ServerSettings(), file.server),
         warnings=warnings,
         source=source,
@@ -157,15 +166,23 @@ def _config(file: schema.File, warnings: tuple[str, ...], source: str) -> Config
 
 def _backend(backend: schema.Backend, timeouts: schema.Timeouts) -> BackendSpec:
     call_timeout = timeouts.per_workload.get(schema.Workload(backend.name), timeouts.default or CALL_TIMEOUT)
+    endpoint: HttpEndpoint | StdioCommand
     if backend.transport == "stdio":
         assert backend.command is not None  # checks.relations
         env = {str(name): value for name, value in backend.env.items()}
-        command = StdioCommand(backend.command, backend.args, env, backend.cwd)
-        return BackendSpec(backend.name, command, call_timeout, STDIO_CONNECT_TIMEOUT, backend.session_loss)
-    assert backend.url is not None  # checks.relations
-    headers = {str(name): value for name, value in backend.headers.items()}
-    endpoint = HttpEndpoint(backend.url, backend.transport, headers)
-    return BackendSpec(backend.name, endpoint, call_timeout, HTTP_CONNECT_TIMEOUT, backend.session_loss)
+        endpoint = StdioCommand(backend.command, backend.args, env, backend.cwd)
+    else:
+        assert backend.url is not None  # checks.relations
+        headers = {str(name): value for name, value in backend.headers.items()}
+        endpoint = HttpEndpoint(backend.url, backend.transport, headers)
+    return BackendSpec(
+        backend.name,
+        endpoint,
+        call_timeout,
+        STDIO_CONNECT_TIMEOUT if backend.transport == "stdio" else HTTP_CONNECT_TIMEOUT,
+        backend.session_loss,
+        ERAS[backend.revisions],
+    )
 
 
 def _aggregation(section: schema.Aggregation, backends: Sequence[str]) -> AggregationSettings:
@@ -194,7 +211,7 @@ def _aggregation(section: schema.Aggregation, backends: Sequence[str]) -> Aggreg
     )
 
 
-def _evolved(defaults: S, section: schema.Sessions | schema.Server) -> S:
+def _evolved(defaults: S, section: schema.Sessions | schema.Server | schema.Stateless) -> S:
     """Settings with what a section of the file says; the attributes of both have the same names."""
     return attrs.evolve(defaults, **{name: value for name, value in _given(section).items() if value is not None})
 

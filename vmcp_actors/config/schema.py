@@ -33,6 +33,7 @@ Port = NewType("Port", int)
 
 TransportName = Literal["streamable-http", "sse", "stdio"]
 SessionLoss = Literal["retry", "error"]
+Revisions = Literal["auto", "stateful", "stateless"]
 
 
 @frozen
@@ -48,6 +49,7 @@ class Backend:
     env: Mapping[VariableName, VariableValue] = field(factory=dict)
     cwd: NonEmpty | None = None
     session_loss: SessionLoss = "retry"
+    revisions: Revisions = "auto"
 
 
 @frozen
@@ -128,6 +130,14 @@ class Sessions:
 
 
 @frozen
+class Stateless:
+    """`stateless`. The attributes are those of `settings.StatelessSettings`, which has the defaults."""
+
+    mode: Literal["auto", "lease", "off"] | None = None
+    idle_timeout: Seconds | None = None
+
+
+@frozen
 class Server:
     """`server`. The attributes are those of `settings.ServerSettings`, which has the defaults."""
 
@@ -150,4 +160,5 @@ class File:
     aggregation: Aggregation = Aggregation()
     operational: Operational = Operational()
     sessions: Sessions = Sessions()
+    stateless: Stateless = Stateless()
     server: Server = Server()

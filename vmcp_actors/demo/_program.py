@@ -14,6 +14,7 @@ import mcp_types as types
 import trio
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
+from mcp.server.runner import serve_loop
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 
@@ -83,8 +84,11 @@ def object_schema(required: Sequence[str] = (), **properties: dict[str, Any]) ->
     }
 
 
-def serve(server: Server[dict[str, Any]]) -> Never:
+def serve(server: Server[dict[str, Any]], *, keeps_state: bool = False) -> Never:
     """Serve MCP on stdin and stdout until stdin closes, then end the process with status 0.
+
+    A server that keeps something for its client between calls speaks the stateful revisions only: in the stateless one
+    a server must not rely on earlier requests (MCP 2026-07-28, basic §Statelessness).
 
     Calls in flight are cancelled then. SIGTERM and SIGINT end it at once, also with status 0. Nothing is written to
     stderr in any of these cases.
@@ -96,7 +100,7 @@ def serve(server: Server[dict[str, Any]]) -> Never:
     # Logging is deprecated in the newest revision and is here on purpose: clients of older revisions use it.
     warnings.simplefilter("ignore", MCPDeprecationWarning)
     try:
-        trio.run(_serve, server)
+        trio.run(_serve, server, keeps_state)
     except* (BrokenPipeError, anyio.BrokenResourceError):
         pass  # the client is gone: nobody to answer
     # Every message was flushed as it was written. Taking the interpreter down in good order would cost whoever waits
@@ -104,6 +108,11 @@ def serve(server: Server[dict[str, Any]]) -> Never:
     os._exit(0)
 
 
-async def _serve(server: Server[dict[str, Any]]) -> None:
+async def _serve(server: Server[dict[str, Any]], keeps_state: bool) -> None:
+    options = server.create_initialization_options()
     async with stdio_server() as (read_stream, write_stream):
-        await server.run(read_stream, write_stream, server.create_initialization_options())
+        if not keeps_state:
+            await server.run(read_stream, write_stream, options)
+            return
+        async with server.lifespan(server) as state:
+            await serve_loop(server, read_stream, write_stream, lifespan_state=state, init_options=options)

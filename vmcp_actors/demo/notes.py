@@ -167,4 +167,4 @@ def make_server(book: Notebook | None = None) -> Server[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(make_server())
+    serve(make_server(), keeps_state=True)

@@ -95,7 +95,7 @@ class SessionFactory:
                 BackendConnection(
                     spec,
                     client_capabilities=capabilities,
-                    eras=eras,
+                    eras=[era for era in eras if era in spec.eras],
                     memory=self.memory,
                     events=events,
                     open_transport=self._transport,

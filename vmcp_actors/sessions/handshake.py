@@ -15,7 +15,14 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED
 
 from .. import __version__
-from ..errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable, Delivered
+from ..errors import (
+    UNSUPPORTED_PROTOCOL_VERSION,
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendUnavailable,
+    Delivered,
+)
 from ..model import Era, Freshness, JsonObject
 from ..wire.revisions import LATEST_STATEFUL, LATEST_STATELESS, STATEFUL_REVISIONS, STATELESS_REVISIONS
 from ..wire.stateless import SERVER_INFO, Envelope, mirrored_headers, stamped
@@ -128,6 +135,8 @@ class Handshake:
                     self._memory.learn(self._backend, refused, False)
                 self._memory.learn(self._backend, era, True)
                 return greeting
+        if not refusals:
+            raise BackendUnavailable(self._backend, "the configuration does not let us speak its revisions")
         raise refusals.get(Era.STATEFUL) or refusals[Era.STATELESS]
 
     async def _initialize(self) -> Greeting:
@@ -151,12 +160,11 @@ class Handshake:
         return Greeting(Era.STATEFUL, server)
 
     async def _discover(self) -> Greeting:
-        params = stamped({}, Envelope(LATEST_STATELESS, self._capabilities, OWN_INFO, None))
-        refusal = BackendUnavailable(self._backend, f"does not speak {LATEST_STATELESS}")
         found: JsonObject | None = None
+        refusal = BackendUnavailable(self._backend, f"does not speak {LATEST_STATELESS}")
         try:
             with trio.move_on_after(PROBE_TIMEOUT):
-                found = await self._ask("server/discover", params, mirrored_headers("server/discover", params))
+                found = await self._probe()
         except MCPError as error:
             if is_closed(error):
                 # Some servers of the stateful revisions end when the first message is not `initialize`.
@@ -165,13 +173,29 @@ class Handshake:
             raise _Refused(refusal) from error
         except (BackendProtocolError, BackendLost) as error:
             raise _Refused(refusal, clear=error.delivered is Delivered.NO) from error
-        versions = found.get("supportedVersions") if found is not None else None
-        if found is None or not isinstance(versions, list) or not set(STATELESS_REVISIONS) & set(map(str, versions)):
+        if found is None or not _names_ours(found.get("supportedVersions")):
             raise _Refused(refusal)
         meta = found.get("_meta")
         info = meta.get(SERVER_INFO) if isinstance(meta, dict) else None
         server = {**found, "protocolVersion": LATEST_STATELESS, "serverInfo": info if isinstance(info, dict) else {}}
         return Greeting(Era.STATELESS, server, Freshness.of(found))
+
+    async def _probe(self) -> JsonObject:
+        """`server/discover`; once more if the backend refuses our revision and at the same time says that it has it."""
+        params = stamped({}, Envelope(LATEST_STATELESS, self._capabilities, OWN_INFO, None))
+        headers = mirrored_headers("server/discover", params)
+        try:
+            return await self._ask("server/discover", params, headers)
+        except MCPError as error:
+            supported = error.data.get("supported") if isinstance(error.data, dict) else None
+            if error.code != UNSUPPORTED_PROTOCOL_VERSION or not _names_ours(supported):
+                raise
+        return await self._ask("server/discover", params, headers)
+
+
+def _names_ours(versions: object) -> bool:
+    """Whether a list of versions has one of the stateless revisions that we speak."""
+    return isinstance(versions, list) and any(version in STATELESS_REVISIONS for version in versions)
 
 
 class _Refused(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -11,7 +11,7 @@ import trio
 
 from ..actors import Reply
 from ..errors import Draining, UnsupportedProtocolVersion
-from ..model import ClientProfile, Era, Identity
+from ..model import BackendSpec, ClientProfile, Era, Identity, StdioCommand
 from ..settings import StatelessSettings
 from ..wire.revisions import LATEST_STATELESS, STATEFUL_REVISIONS, STATELESS_REVISIONS
 from .handshake import STATELESS_FIRST, STATELESS_ONLY, RevisionMemory
@@ -34,11 +34,13 @@ class StartLeased(Protocol):
 class Leases:
     """Finds or starts the session under which a stateless principal's requests run (`stateless.mode`).
 
-    * `auto`: only where every backend speaks the stateless revision. Nothing is kept for a client then, so the session
-      is one for each identity, or each address of clients that have none.
-    * `lease`: also with backends of stateful revisions, which keep their state for the principal: its identity, or the
-      client's name and address, and what it declares, since those backends were told that when the session started.
+    * `auto`: only where every backend speaks the stateless revision.
+    * `lease`: also with backends of stateful revisions, which keep their state for the principal.
     * `off`: never.
+
+    A principal is an identity, or the address of a client that has none. Clients of different names do not share where
+    a backend might keep something: one of a stateful revision, or a child process, whatever it promises. Backends of
+    stateful revisions were told what a client declares, so clients that declare something else do not share them.
 
     Args:
         start: starts a session.
@@ -49,13 +51,15 @@ class Leases:
         self,
         settings: StatelessSettings,
         *,
-        backends: tuple[str, ...],
+        backends: Sequence[BackendSpec],
         memory: RevisionMemory,
         start: StartLeased,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._settings = settings
-        self._backends = backends
+        self._backends = [spec.name for spec in backends]
+        self._some_never = any(Era.STATELESS not in spec.eras for spec in backends)
+        self._by_name = any(isinstance(spec.endpoint, StdioCommand) for spec in backends)
         self._memory = memory
         self._start = start
         self._spawn = spawn
@@ -79,8 +83,8 @@ class Leases:
         """
         if self._declines():
             raise self._declined()
-        native = self._memory.all_speak(self._backends, Era.STATELESS)
-        key = self._key(identity, client, native=native or self._settings.mode == "auto")
+        native = self._settings.mode == "auto" or self._memory.all_speak(self._backends, Era.STATELESS)
+        key = self._key(identity, client, native=native)
         session = self._sessions.get(key)
         if session is None or session.closing:
             session = await self._shared_start(key, identity, client)
@@ -122,19 +126,21 @@ class Leases:
         if self._settings.mode != "auto":
             return self._settings.mode == "off"
         refusing = any(self._memory.speaks(backend, Era.STATELESS) is False for backend in self._backends)
-        return refusing or trio.current_time() < self._declined_until
+        return self._some_never or refusing or trio.current_time() < self._declined_until
 
     @staticmethod
     def _declined() -> UnsupportedProtocolVersion:
         return UnsupportedProtocolVersion(LATEST_STATELESS, STATEFUL_REVISIONS)
 
-    @staticmethod
-    def _key(identity: Identity, client: ClientProfile, *, native: bool) -> str:
-        parts: list[object] = [identity.binding if not identity.anonymous else None]
+    def _key(self, identity: Identity, client: ClientProfile, *, native: bool) -> str:
         if identity.anonymous:
-            parts.append(client.address)
+            parts: list[object] = [client.address]
+            if self._by_name or not native:
+                parts += [client.info.get("name"), client.info.get("version")]
+        else:
+            parts = [identity.binding, None]
         if not native:
-            parts += [client.info.get("name") if identity.anonymous else None, client.capabilities]
+            parts.append(client.capabilities)
         return msgspec.json.encode(parts, order="sorted").decode()
 
     def __repr__(self) -> str:

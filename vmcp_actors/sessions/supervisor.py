@@ -72,7 +72,7 @@ class SessionSupervisor:
         self._stateless = stateless or StatelessSettings()
         self._leases = Leases(
             self._stateless,
-            backends=tuple(spec.name for spec in self.backends),
+            backends=self.backends,
             memory=factory.memory,
             start=self._start_leased,
             spawn=lambda run: self._children.start_soon(ChildSpec("lease", lambda **_: run())),
