@@ -3,7 +3,7 @@
 #
 #   .tools/e2e/node_modules/.bin   the npm packages of scripts/e2e/package-lock.json
 #   .tools/node/bin/node           Node.js, if the machine has none that is new enough
-#   .tools/everything              the SDK's everything-server
+#   .tools/everything              the SDK's everything-server, and its client for the conformance suite
 #   /usr/bin/chromium              by apt-get, if there is no Chromium and we are root
 #
 # Prints a line per thing. Exit status 0 when everything is there. What could not be installed is status 1 where CI is
@@ -86,13 +86,14 @@ else
     install_packages
 fi
 
-# The SDK's everything-server: an example in its source distribution, and what the conformance suite asks for
+# The SDK's everything-server and its client: in its source distribution, and what the conformance suite asks for
 
 install_everything_server() {
     rm -rf "$tools/everything"
     mkdir -p "$tools/everything"
     if (cd "$tools/everything" && "$root/.venv/bin/python" -m pip download --quiet --no-deps --no-binary mcp "mcp==$1" \
         && tar -xzf "mcp-$1.tar.gz" --strip-components=4 "mcp-$1/examples/servers/everything-server" \
+            "mcp-$1/.github/actions/conformance/client.py" \
         && rm "mcp-$1.tar.gz") >"$tools/everything.log" 2>&1; then
         echo "$1" >"$tools/everything/version"
         say everything "installed for mcp $1"
@@ -103,7 +104,7 @@ install_everything_server() {
 
 if [ -x "$root/.venv/bin/python" ]; then
     sdk=$(cd "$root/.venv/lib" && ls -d python*/site-packages/mcp-*.dist-info | sed 's/.*mcp-\(.*\)\.dist-info/\1/')
-    if [ "$(cat "$tools/everything/version" 2>/dev/null)" = "$sdk" ]; then
+    if [ "$(cat "$tools/everything/version" 2>/dev/null)" = "$sdk" ] && [ -f "$tools/everything/client.py" ]; then
         say everything "present in .tools/everything"
     else
         install_everything_server "$sdk"
