@@ -206,6 +206,9 @@ def discard_notice(_: Notice) -> None:
 class PendingAnswer(Protocol):
     """A request of a backend that the client has been asked."""
 
+    on_progress: Callable[[JsonObject], None]
+    """Hears of the progress that the client reports on it: the params, under whatever token. Synchronous."""
+
     async def wait(self) -> JsonObject:
         """The client's result. Raises `ClientReplied` for its error, `ClientUnreachable` when there will be none."""
         ...

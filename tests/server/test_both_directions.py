@@ -366,3 +366,33 @@ async def test_a_backend_that_breaks_its_stream_off_has_us_do_the_same(autojump_
         assert broken_after < 1
         assert text_of(resumed.messages[-1]["result"]) == "done"
         assert text_of(patient.messages[-1]["result"]) == "done"
+
+
+async def test_progress_of_the_client_on_a_question_comes_to_the_backend_that_asked(
+    autojump_clock: MockClock,
+) -> None:
+    """Under the token of that backend; both may have chosen the same one."""
+    doubles = [asker("a"), asker("b")]
+    async with served(doubles) as gateway:
+        client = gateway.client()
+        await client.initialize(capabilities=ABLE)
+        asked = []
+        exchanges = []
+        for name in "ab":
+            arguments = {"method": "sampling/createMessage", "params": {"_meta": {"progressToken": "same"}}}
+            exchange = client.begin_post(client.message("tools/call", name=f"{name}_ask", arguments=arguments))
+            asked += await until_messages(exchange, 1)
+            exchanges.append(exchange)
+        tokens = [question["params"]["_meta"]["progressToken"] for question in asked]
+        assert len(set(tokens)) == 2
+        progress = {"progressToken": tokens[1], "progress": 0.5, "message": "thinking"}
+        await client.post({"jsonrpc": "2.0", "method": "notifications/progress", "params": progress})
+        await client.post(
+            {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 99, "progress": 1}}
+        )
+        await wait_all_tasks_blocked()
+        told = [[params for _, method, params in d.history if method == "notifications/progress"] for d in doubles]
+        assert told == [[], [{"progressToken": "same", "progress": 0.5, "message": "thinking"}]]
+        for question, exchange in zip(asked, exchanges, strict=True):
+            await client.post({"jsonrpc": "2.0", "id": question["id"], "result": {"role": "assistant"}})
+            assert (await until_messages(exchange, 2))[1]["result"]["content"][0]["text"].startswith("got:")

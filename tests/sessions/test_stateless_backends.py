@@ -43,6 +43,7 @@ class Answer:
     def __init__(self, client: Answering, answer: Any) -> None:
         self.client = client
         self.answer = answer
+        self.on_progress: Any = None
 
     async def wait(self) -> JsonObject:
         await trio.lowlevel.checkpoint()

@@ -29,7 +29,7 @@ class Front:
         self._logs: dict[str, StreamLog] = {}
         self._open: list[StreamLog] = []
         self._waiting = StreamLog("waiting", capacity=capacity)
-        self._asked: dict[RequestId, Reply[JsonObject]] = {}
+        self._asked: dict[RequestId, Question] = {}
         self._streams = self._questions = 0
         self._events = self._bytes = 0
         self._closed = False
@@ -112,11 +112,14 @@ class Front:
         return self.ask_on(self._put, method, params)
 
     def ask_on(self, put: Callable[[bytes], None], method: str, params: JsonObject) -> PendingAnswer:
-        """Ask the client something on a stream. The id is ours, so that two backends never use the same."""
+        """Ask the client something on a stream. Id and progress token are ours: two backends never use the same."""
         if self._closed:
             raise ClientUnreachable("the session is closing")
         self._questions += 1
         question = Question(self._questions, put, self._asked)
+        meta = params.get("_meta")
+        if isinstance(meta, dict) and "progressToken" in meta:
+            params = {**params, "_meta": {**meta, "progressToken": self._questions}}
         put(encode_request(self._questions, method, params))
         return question
 
@@ -125,8 +128,8 @@ class Front:
         self._closed = True
         for log in self._open:
             log.finish()
-        for reply in list(self._asked.values()):
-            reply.set_error(ClientUnreachable("the session is closing"))
+        for question in list(self._asked.values()):
+            question.reply.set_error(ClientUnreachable("the session is closing"))
 
     def _put(self, data: bytes, notice: Notice | None = None) -> None:
         (self._newest() or self._waiting).put(data, notice)
@@ -138,9 +141,10 @@ class Front:
 
     def answered(self, message: Message) -> None:
         """The client's answer to something that it was asked; late and unknown ones are ignored."""
-        reply = self._asked.get(message.id) if isinstance(message.id, int | str) else None
-        if reply is None:
+        question = self._asked.get(message.id) if isinstance(message.id, int | str) else None
+        if question is None:
             return
+        reply = question.reply
         if isinstance(message.error, dict):
             code, text = message.error.get("code"), message.error.get("message")
             reply.set_error(
@@ -155,6 +159,13 @@ class Front:
         else:
             reply.set_error(ClientReplied(-32603, "the client's result is not an object"))
 
+    def progressed(self, params: JsonObject) -> None:
+        """The client reports progress on something that it was asked."""
+        token = params.get("progressToken")
+        question = self._asked.get(token) if isinstance(token, int | str) else None
+        if question is not None:
+            question.on_progress(params)
+
     def __repr__(self) -> str:
         return (
             f"<Front: {len(self.calls)} calls, {len(self._open)} GET streams, {len(self._asked)} questions, "
@@ -165,23 +176,22 @@ class Front:
 class Question:
     """A request to the client: the `PendingAnswer` that the backend's side waits for."""
 
-    def __init__(
-        self, request_id: int, put: Callable[[bytes], None], asked: dict[RequestId, Reply[JsonObject]]
-    ) -> None:
+    def __init__(self, request_id: int, put: Callable[[bytes], None], asked: dict[RequestId, Question]) -> None:
+        self.reply: Reply[JsonObject] = Reply()
+        self.on_progress: Callable[[JsonObject], None] = lambda _: None
         self._id = request_id
         self._put = put
         self._asked = asked
-        self._reply: Reply[JsonObject] = Reply()
-        asked[request_id] = self._reply
-        self._reply.on_done(self._forget)
+        asked[request_id] = self
+        self.reply.on_done(self._forget)
 
     async def wait(self) -> JsonObject:
         """The client's result. Raises `ClientReplied`, `ClientUnreachable`."""
-        return await self._reply.wait()
+        return await self.reply.wait()
 
     def give_up(self, reason: str) -> None:
         """Nobody needs the answer: the client is told, unless it has answered."""
-        if self._reply.set_error(ClientUnreachable(reason)):
+        if self.reply.set_error(ClientUnreachable(reason)):
             params: JsonObject = {"requestId": self._id, "reason": reason}
             self._put(encode_notification("notifications/cancelled", params))
 

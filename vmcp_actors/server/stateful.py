@@ -90,6 +90,8 @@ class StatefulEndpoint:
             call = self._front(session).calls.get(request_id) if isinstance(request_id, int | str) else None
             if call is not None:
                 call.cancel(str(message.arguments.get("reason", "the client cancelled it"))[:200])
+        elif message.method == "notifications/progress":
+            self._front(session).progressed(message.arguments)
         elif message.method == "notifications/roots/list_changed":
             session.tell_backends(str(message.method), message.arguments)
 

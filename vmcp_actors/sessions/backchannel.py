@@ -89,12 +89,14 @@ class Backchannel:
         events: LinkEvents,
         on_changed: Callable[[Iterable[str]], None],
         on_acknowledged: Callable[[object, JsonObject], None],
+        tell: Callable[[str, JsonObject], None],
     ) -> None:
         self._spec = spec
         self._client_capabilities = client_capabilities
         self._events = events
         self._on_changed = on_changed
         self._on_acknowledged = on_acknowledged
+        self._tell = tell
         self._under_way: dict[str | int, UnderWay] = {}
 
     @contextmanager
@@ -175,12 +177,25 @@ class Backchannel:
         under_way = self._related(_related_id(context), guess=True)
         try:
             if under_way is None or under_way.ask is None:
-                return await self._ask_apart(method, dict(params or {}))
-            return await self._ask_within(under_way, under_way.ask(method, dict(params or {})))
+                answer = self._events.ask(method, dict(params or {}))
+                self._relay_progress(answer, params or {})
+                return await self._wait_apart(answer, method)
+            answer = under_way.ask(method, dict(params or {}))
+            self._relay_progress(answer, params or {})
+            return await self._wait_within(under_way, answer)
         except ClientError as error:
             raise MCPError(error.code, error.message, error.data) from error
 
-    async def _ask_within(self, under_way: UnderWay, answer: PendingAnswer) -> JsonObject:
+    def _relay_progress(self, answer: PendingAnswer, params: Mapping[str, Any]) -> None:
+        """What the client reports on the question goes to the backend, under the backend's own token."""
+        meta = params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        if token is not None:
+            answer.on_progress = lambda progress: self._tell(
+                "notifications/progress", {**progress, "progressToken": token}
+            )
+
+    async def _wait_within(self, under_way: UnderWay, answer: PendingAnswer) -> JsonObject:
         """A question of a request: a person may be thinking, so the request's time stands still, within its bound."""
         under_way.asked.append(answer)
         under_way.scope.deadline = under_way.latest
@@ -190,8 +205,7 @@ class Backchannel:
             under_way.asked.remove(answer)
             self._restart_clock(under_way)
 
-    async def _ask_apart(self, method: str, params: JsonObject) -> JsonObject:
-        answer = self._events.ask(method, params)
+    async def _wait_apart(self, answer: PendingAnswer, method: str) -> JsonObject:
         with trio.move_on_after(MAX_EXTENSION * self._spec.call_timeout):
             return await wait_or_give_up(answer)
         raise ClientUnreachable(f"the client did not answer {method} in time")

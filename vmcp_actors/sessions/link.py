@@ -96,6 +96,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             events=events,
             on_changed=self._catalog.list_again,
             on_acknowledged=self._acknowledged,
+            tell=self.tell,
         )
         self._dialect: Dialect
         self._listener: Listener | None = None

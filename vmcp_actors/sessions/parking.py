@@ -165,6 +165,7 @@ class _Question:
         self.key = key
         self.request: JsonObject = {"method": method, "params": params}
         self.reply: Reply[JsonObject] = Reply()
+        self.on_progress: Callable[[JsonObject], None] = lambda _: None  # stateless clients report none
         self._call = call
 
     async def wait(self) -> JsonObject:
