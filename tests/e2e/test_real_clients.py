@@ -55,20 +55,20 @@ async def until_no_session_is_left(served: GatewayProcess, seconds: float = 10.0
     await until(lambda: supervisor_of(served)["sessions"] == 0 and not descendants(served.pid), seconds)
 
 
-def demo_with(folder: Path, sessions: str) -> Path:
-    """The demo's backends with other settings of sessions."""
+def demo_with(folder: Path, more: str) -> Path:
+    """The demo's backends with other settings."""
     names = ("notes", "clock")
     backends = [
         f"  - {{name: {name}, transport: stdio, command: {sys.executable}, args: [-m, vmcp_actors.demo.{name}]}}"
         for name in names
     ]
-    return write_config(folder, "\n".join(["backends:", *backends, f"sessions: {{{sessions}}}", ""]))
+    return write_config(folder, "\n".join(["backends:", *backends, more, ""]))
 
 
 async def test_the_inspector_lists_and_calls_and_what_it_abandons_is_reaped(tmp_path: Path) -> None:
     """As `npx @modelcontextprotocol/inspector --cli` does it; it never deletes its sessions."""
     inspector = package("@modelcontextprotocol/inspector/clients/launcher/build/index.js")
-    async with gateway(demo_with(tmp_path, "idleTimeout: 2s")) as served:
+    async with gateway(demo_with(tmp_path, "sessions: {idleTimeout: 2s}")) as served:
         common = [inspector, "--cli", served.url, "--transport", "http"]
         listed = await run_node(tmp_path, *common, "--method", "tools/list")
         called = await run_node(
@@ -110,6 +110,37 @@ async def test_the_typescript_sdk_has_one_session_for_all_its_calls_and_ends_it(
     assert said["progress"] == [0.1, 0.2]
     assert started == len(first)
     check_requests(said["requests"], first, said["session"])
+
+
+@pytest.mark.parametrize("mode", ["auto", "2026-07-28"])
+async def test_the_typescript_sdk_without_a_session_keeps_its_state_by_a_lease(mode: str, tmp_path: Path) -> None:
+    async with gateway(demo_with(tmp_path, "stateless: {mode: lease, idleTimeout: 2s}")) as served:
+        said = json.loads(await run_node(tmp_path, str(SCRIPTS / "v2.mjs"), served.url, mode))
+        assert supervisor_of(served)["started"] == 1
+        await until_no_session_is_left(served)
+
+    assert said["pending"] == {"notes": [{"text": "draft", "pending": True}], "transaction": True}
+    assert said["after"] == {"notes": [], "transaction": False}
+    assert said["progress"] == [0.1, 0.2]
+    assert said["session"] is None
+    assert {request["session"] for request in said["requests"]} == {None}
+    assert "initialize" not in [request["rpc"] for request in said["requests"]]
+
+
+@pytest.mark.parametrize(("era", "notes"), [("legacy", 0), ("auto", 1), ("modern", 1)])
+async def test_the_inspector_speaks_every_revision(era: str, notes: int, tmp_path: Path) -> None:
+    """Each of its runs is a client of its own; without sessions they share what is leased."""
+    inspector = package("@modelcontextprotocol/inspector/clients/launcher/build/index.js")
+    async with gateway(demo_with(tmp_path, "stateless: {mode: lease}\nsessions: {idleTimeout: 2s}")) as served:
+        common = [inspector, "--cli", served.url, "--transport", "http", "--protocol-era", era]
+        listed = await run_node(tmp_path, *common, "--method", "tools/list")
+        await run_node(
+            tmp_path, *common, "--method", "tools/call", "--tool-name", "notes_add", "--tool-arg", "text=hello"
+        )
+        again = await run_node(tmp_path, *common, "--method", "tools/call", "--tool-name", "notes_list")
+
+        assert {"notes_begin", "clock_now"} <= {tool["name"] for tool in json.loads(listed)["tools"]}
+        assert len(json.loads(again)["structuredContent"]["notes"]) == notes
 
 
 def check_requests(requests: list[Any], first: list[str], session: str) -> None:
