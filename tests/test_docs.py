@@ -78,3 +78,20 @@ def test_make_targets_that_the_readme_names_exist() -> None:
 
     assert named == ["run", "test"]
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in named)
+
+
+def test_every_cell_of_the_protocol_matrix_is_a_test() -> None:
+    """The table has all tests of the bridges, each in its place, and names no test that is not there."""
+    page = (ROOT / "docs" / "explain" / "protocol-matrix.md").read_text()
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/server/test_bridges.py", "tests/e2e"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    collected = {line for line in done.stdout.splitlines() if "::" in line}
+    cells = re.findall(r"`(test_\w+\[\w+-\w+\])`", page)
+    bridges = {node for node in collected if node.startswith("tests/server/test_bridges.py")}
+    assert {f"tests/server/test_bridges.py::{cell}" for cell in cells} == bridges
+    real = re.findall(r"`(tests/e2e/\S+::\w+)`", page)
+    assert len(real) == 7
+    assert set(real) <= {node.partition("[")[0] for node in collected}
+    for row in re.findall(r"^\| [\w ]+ \| `test_.*$", page, re.MULTILINE):
+        ids = re.findall(r"\[(\w+-\w+)\]", row)
+        assert ids == ["stateful-stateful", "stateful-stateless", "stateless-stateful", "stateless-stateless"]
