@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from mcp.shared.exceptions import MCPError
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.sessions.harness import backend
-from vmcp_actors.model import Era, JsonObject
+from vmcp_actors.model import ANONYMOUS, ClientProfile, Era, JsonObject
 from vmcp_actors.settings import AggregationSettings, StatelessSettings, ToolOverride, WorkloadRules
 from vmcp_actors.testing import MemoryBackend, MemorySession
 
@@ -19,6 +21,7 @@ from .harness import Exchange, served
 VERSION = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+INFO = {"name": "test", "version": "1"}
 LISTENING = {"tools": {"listChanged": True}, "prompts": {"listChanged": True}, "resources": {"subscribe": True}}
 
 
@@ -499,3 +502,17 @@ async def test_an_open_listen_keeps_the_connections(autojump_clock: MockClock) -
         assert a.counts["connect"] == 1
         a.notify("notifications/tools/list_changed")
         assert len(await until_messages(exchange, 2)) == 2
+
+
+async def test_nothing_is_kept_of_a_session_that_has_ended(autojump_clock: MockClock) -> None:
+    a = native(capabilities=LISTENING)
+    async with served([a]) as gateway:
+        exchange = gateway.client().begin_stateless("subscriptions/listen", notifications={"toolsListChanged": True})
+        await until_messages(exchange, 1)
+        ended = weakref.ref(await gateway.supervisor.lease(ANONYMOUS, ClientProfile(address="127.0.0.1", info=INFO)))
+        assert ended() is not None
+        ended().request_close("test", drain=0.0)  # type: ignore[union-attr]
+        assert (await until_messages(exchange, 2))[1]["result"]["resultType"] == "complete"
+        await trio.sleep(1)
+        gc.collect()
+        assert ended() is None

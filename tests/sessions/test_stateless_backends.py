@@ -414,3 +414,33 @@ async def test_a_client_that_never_answers_holds_the_call_for_a_bounded_time(aut
             await session.call_tool("a_needy")
         assert trio.current_time() - began == pytest.approx(600, abs=1)
         assert len(client.given_up) == 1
+
+
+async def test_a_result_of_a_kind_that_nobody_here_knows_is_no_result(autojump_clock: MockClock) -> None:
+    a = stateless("a")
+
+    async def tool(_: MemorySession, __: JsonObject) -> Any:
+        await trio.lowlevel.checkpoint()
+        return {"resultType": "task", "taskId": "t"}
+
+    a.tools["later"] = tool
+    async with supervised([a]) as supervisor:
+        session = await start(supervisor)
+        with pytest.raises(BackendProtocolError, match="sent a result of unknown kind 'task'"):
+            await session.call_tool("a_later")
+
+
+async def test_a_stateless_backend_that_asks_all_the_same_is_refused(autojump_clock: MockClock) -> None:
+    a = stateless("a")
+
+    async def tool(session: MemorySession, _: JsonObject) -> Any:
+        with pytest.raises(MCPError, match="servers of this revision send no requests"):
+            await session.ask("roots/list", {})
+        return "refused"
+
+    a.tools["curious"] = tool
+    client = Answering(roots={"roots": []})
+    async with supervised([a]) as supervisor:
+        session = await start(supervisor, client)
+        assert text_of(await session.call_tool("a_curious")) == "refused"
+        assert client.asked == []

@@ -5,11 +5,12 @@ MCP 2026-07-28, server/utilities/subscriptions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from attrs import define, field
 
-from ..errors import InvalidParams, VmcpError
+from ..errors import InvalidParams, SessionClosed, VmcpError
 from ..model import JsonObject, Notice
 from ..sessions import Session
 from ..wire.messages import RequestId, encode_notification, encode_result
@@ -62,13 +63,13 @@ class Listens:
         self._capacity = capacity
         self._server_info = server_info
         self._open: list[Listen] = []
-        session.listen(self.notify, on_closing=self.close)
 
     async def open(self, request_id: RequestId, params: JsonObject) -> Listen:
         """Open a listen, acknowledged with as much of what it asks for as can be granted.
 
         Raises:
-            InvalidParams: it does not say what to listen for. `VmcpError`: the session is closing.
+            InvalidParams: it does not say what to listen for.
+            SessionClosed: the session is closing.
         """
         wanted = params.get("notifications")
         uris = wanted.get("resourceSubscriptions", []) if isinstance(wanted, dict) else None
@@ -85,8 +86,7 @@ class Listens:
         listen = Listen(request_id, StreamLog("listen", capacity=self._capacity), granted)
         self._open.append(listen)
         try:
-            for uri in dict.fromkeys(uris):
-                await self._subscribe(listen, uri)
+            await self._subscribe(listen, dict.fromkeys(uris))
         except BaseException:
             self.closed(listen)
             raise
@@ -97,17 +97,20 @@ class Listens:
             listen.tell(notice)
         return listen
 
-    async def _subscribe(self, listen: Listen, uri: str) -> None:
-        """One that a backend refuses is left out of what is granted."""
-        listen.granted.setdefault("resourceSubscriptions", []).append(uri)
-        if sum(uri in other.uris for other in self._open) > 1:
-            return
-        try:
-            await self._session.request("resources/subscribe", {"uri": uri})
-        except VmcpError:
-            listen.uris.remove(uri)
-            if self._session.closing:
-                raise
+    async def _subscribe(self, listen: Listen, uris: Iterable[str]) -> None:
+        """Have resources watched; one that a backend refuses is left out of what is granted.
+
+        Raises `SessionClosed` if the session closes meanwhile.
+        """
+        for uri in uris:
+            listen.granted.setdefault("resourceSubscriptions", []).append(uri)
+            if sum(uri in other.uris for other in self._open) == 1:
+                try:
+                    await self._session.request("resources/subscribe", {"uri": uri})
+                except VmcpError:
+                    listen.uris.remove(uri)
+        if self._session.closing:
+            raise SessionClosed
 
     def closed(self, listen: Listen) -> None:
         """A listen has no reader any more."""

@@ -6,8 +6,8 @@ MCP 2026-07-28, basic/transports §Streamable HTTP.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import trio
 from attrs import define, frozen
@@ -103,7 +103,7 @@ class StatelessEndpoint:
         self._supervisor = supervisor
         self._settings = settings
         self._server_info: JsonObject = {"name": name, "version": __version__}
-        self._listens: WeakKeyDictionary[Session, Listens] = WeakKeyDictionary()
+        self._listens: dict[Session, Listens] = {}
 
     async def post(self, message: Message, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Serve one message. Raises `VmcpError` for one that is refused, and nothing has been sent then."""
@@ -242,6 +242,7 @@ class StatelessEndpoint:
             listens = self._listens[session] = Listens(
                 session, capacity=self._settings.stream_capacity, server_info=self._server_info
             )
+            session.listen(listens.notify, on_closing=partial(self._closing, session))
         listen = await listens.open(request.id, request.params)
         try:
             with session.stream_open():
@@ -251,6 +252,11 @@ class StatelessEndpoint:
                     nursery.cancel_scope.cancel("the stream has ended")
         finally:
             listens.closed(listen)
+
+    def _closing(self, session: Session) -> None:
+        listens = self._listens.pop(session, None)
+        if listens is not None:
+            listens.close()
 
 
 def _context(log: StreamLog, request: _Request) -> RequestContext:

@@ -79,6 +79,9 @@ class Backchannel:
 
     It knows the requests under way by their ids, because what a backend sends often belongs to one of them. A pipe
     does not say to which; but a single one under way must be it.
+
+    Attributes:
+        may_ask: the backend may send requests; in the stateless revision it must not.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Backchannel:
         self._on_acknowledged = on_acknowledged
         self._tell = tell
         self._under_way: dict[str | int, UnderWay] = {}
+        self.may_ask = True
 
     @contextmanager
     def request(self, request_id: int, request: BackendRequest, scope: trio.CancelScope) -> Iterator[JsonObject]:
@@ -172,6 +176,8 @@ class Backchannel:
         if method == "ping":
             await trio.lowlevel.checkpoint()
             return {}
+        if not self.may_ask:
+            raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method} (servers of this revision send no requests)")
         if CLIENT_CAPABILITY.get(method) not in self._client_capabilities:
             raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method} (the client did not declare it)")
         under_way = self._related(_related_id(context), guess=True)

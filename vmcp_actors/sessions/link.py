@@ -182,6 +182,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             await transport.notify("notifications/initialized", None)
             return
         self._dialect.era = Era.STATELESS
+        self._backchannel.may_ask = False
         self._listener = Listener(
             self.spec.name,
             capabilities=self.capabilities,

@@ -9,7 +9,15 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from ..errors import InvalidParams, MethodNotFound, NoBackends, RoutingError, UnknownTool, VmcpError
+from ..errors import (
+    BackendProtocolError,
+    InvalidParams,
+    MethodNotFound,
+    NoBackends,
+    RoutingError,
+    UnknownTool,
+    VmcpError,
+)
 from ..model import (
     AskClient,
     CatalogKind,
@@ -171,6 +179,8 @@ class Router:
                 patience=MAX_EXTENSION * connection.spec.call_timeout,
             )
             result = await rounds.run(params, result)
+        if result.get("resultType", "complete") != "complete":
+            raise BackendProtocolError(backend, f"sent a result of unknown kind {result['resultType']!r}")
         return for_stateful(result)
 
     async def _send_for_stateless(
