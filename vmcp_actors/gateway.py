@@ -63,6 +63,7 @@ async def open_gateway(
         decorators=decorators,
         store=store,
         transport=transport,
+        health=config.health,
     )
     async with open_supervisor(
         factory=factory, backends=config.backends, store=store, stateless=config.stateless

@@ -46,6 +46,30 @@ class RestartSettings:
 
 
 @frozen
+class BreakerSettings:
+    """When calls to a backend are stopped: after so many failures within a window; and for how long."""
+
+    enabled: bool = False
+    failure_threshold: int = 5
+    window: float = 60.0
+    timeout: float = 60.0
+
+
+@frozen
+class HealthSettings:
+    """How backends are watched: a ping every interval, and from how many failures in a row on they are unhealthy.
+
+    `partial_failure_mode` says whether a session starts when some of its backends do not come up.
+    """
+
+    check_interval: float = 30.0
+    check_timeout: float = 10.0
+    unhealthy_threshold: int = 3
+    partial_failure_mode: Literal["best_effort", "fail"] = "best_effort"
+    breaker: BreakerSettings = field(factory=BreakerSettings)
+
+
+@frozen
 class ToolOverride:
     """What replaces a backend's own words about a tool, or is merged into its annotations; None leaves them."""
 

@@ -35,7 +35,7 @@ def test_validate_a_toolhive_file(run: Run) -> None:
     [warning] = result.stderr.splitlines()
     assert warning.startswith("warning: ignored, since nothing here reads them yet: ")
     assert "compositeTools" in warning
-    assert "operational.failureHandling" in warning
+    assert "operational.failureHandling.statusReportingInterval" in warning
 
 
 def test_validate_a_claude_desktop_file(run: Run) -> None:

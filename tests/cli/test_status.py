@@ -16,6 +16,7 @@ from .conftest import Run
 
 STATUS = """{
   "name": "team", "version": "1", "backends": ["a"],
+  "health": [{"backend": "a", "status": "degraded", "circuit": "closed", "last_failure": "slow"}],
   "supervisor": {"sessions": 1, "started": 2, "draining": true},
   "sessions": [{"name": "session 0", "tools": 3, "running_calls": 1, "idle": null, "backends": [
     {"backend": "a", "state": "waiting", "tools": 3, "handled_calls": 4, "reason": "%s"}
@@ -52,11 +53,12 @@ async def test_the_tree_of_a_running_gateway(run: Run) -> None:
         result = await trio.to_thread.run_sync(run, "status", "--url", served.url)
 
     assert result.exit_code == 0, result.stderr
-    name, supervisor, session, *connections = result.stdout.splitlines()
+    name, *health, supervisor, session, one, two = result.stdout.splitlines()
+    connections = [one, two]
     assert name.startswith("vmcp ")
+    assert health == ["├── clock: healthy, circuit closed", "├── notes: healthy, circuit closed"]
     assert supervisor == "└── supervisor: 1 sessions, 1 started"
     assert "8 tools, 0 calls running" in session
-    assert len(connections) == 2
     assert any(line.endswith("notes: ready, 5 tools, 1 calls") for line in connections)
 
 
@@ -66,8 +68,9 @@ def test_one_line_for_each_node(run: Run) -> None:
         result = run("status", "--url", url)
 
     assert result.exit_code == 0, result.stderr
-    assert [line.lstrip(" └─") for line in result.stdout.splitlines()] == [
+    assert [line.lstrip(" ├└─") for line in result.stdout.splitlines()] == [
         "team 1",
+        "a: degraded, circuit closed (slow)",
         "supervisor: 1 sessions, 2 started, draining",
         "session 0: 3 tools, 1 calls running, in use",
         "a: waiting, 3 tools, 4 calls (" + "x" * 300 + "  [2J)",

@@ -9,7 +9,15 @@ import pytest
 from vmcp_actors.config import Config, backends_only, import_client_config, load_config, parse_config, to_yaml
 from vmcp_actors.errors import ConfigError
 from vmcp_actors.model import BackendSpec, HttpEndpoint, Secret, StdioCommand
-from vmcp_actors.settings import AggregationSettings, ServerSettings, SessionSettings, ToolOverride, WorkloadRules
+from vmcp_actors.settings import (
+    AggregationSettings,
+    BreakerSettings,
+    HealthSettings,
+    ServerSettings,
+    SessionSettings,
+    ToolOverride,
+    WorkloadRules,
+)
 
 GOOD = Path(__file__).parent / "files" / "good"
 ENVIRON = {
@@ -47,7 +55,14 @@ def test_toolhive() -> None:
     )
     assert config.warnings == (
         "ignored, since nothing here reads them yet: telemetry, compositeTools, metadata, operational.logLevel, "
-        "operational.failureHandling, aggregation.tools[1].toolConfigRef, backends[0].metadata",
+        "operational.failureHandling.statusReportingInterval, aggregation.tools[1].toolConfigRef, "
+        "backends[0].metadata",
+    )
+    assert config.health == HealthSettings(
+        check_interval=20.0,
+        unhealthy_threshold=2,
+        partial_failure_mode="fail",
+        breaker=BreakerSettings(enabled=True, failure_threshold=7, timeout=90.0),
     )
     assert config.source == str(GOOD / "toolhive.yaml")
 

@@ -13,7 +13,14 @@ from vmcp_actors.config import load_config, parse_config, schema
 from vmcp_actors.config.durations import format_duration
 from vmcp_actors.config.problems import camel
 from vmcp_actors.config.toolhive import AUTH_KEYS, IGNORED
-from vmcp_actors.settings import AggregationSettings, ServerSettings, SessionSettings, StatelessSettings
+from vmcp_actors.settings import (
+    AggregationSettings,
+    BreakerSettings,
+    HealthSettings,
+    ServerSettings,
+    SessionSettings,
+    StatelessSettings,
+)
 
 REFERENCE = Path(__file__).parents[2].joinpath("docs", "reference", "configuration.md").read_text()
 EXAMPLE = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)[0]
@@ -35,6 +42,7 @@ def test_the_example_loads(tmp_path: Path) -> None:
     assert [backend.call_timeout for backend in config.backends] == [60.0, 120.0, 60.0]
     assert config.sessions == SessionSettings()
     assert config.stateless == StatelessSettings()
+    assert config.health == HealthSettings(breaker=BreakerSettings(enabled=True))
     assert attrs.evolve(config.server, allowed_origins=(), allowed_hosts=()) == ServerSettings()
     assert config.warnings == ()
 
@@ -67,7 +75,21 @@ def test_every_key_of_the_other_sections_is_in_the_reference() -> None:
     expected = plain - lists - {"conflictResolutionConfig"} | {f"{name}[]" for name in lists} | tools | config
     assert set(table("`aggregation`")) == expected
     assert table("`aggregation`")["conflictResolutionConfig.prefixFormat"] == AggregationSettings().prefix_format
-    assert set(table("`operational`")) == {f"timeouts.{camel(a.name)}" for a in attrs.fields(schema.Timeouts)}
+    timeouts = {f"timeouts.{camel(a.name)}" for a in attrs.fields(schema.Timeouts)}
+    failures = {f"failureHandling.{camel(a.name)}" for a in attrs.fields(schema.FailureHandling)}
+    breaker = {f"failureHandling.circuitBreaker.{camel(a.name)}" for a in attrs.fields(schema.CircuitBreaker)}
+    assert set(table("`operational`")) == timeouts | failures - {"failureHandling.circuitBreaker"} | breaker
+
+
+def test_the_defaults_of_failure_handling_are_so() -> None:
+    documented, settings = table("`operational`"), HealthSettings()
+    assert documented["failureHandling.healthCheckInterval"] == format_duration(settings.check_interval)
+    assert documented["failureHandling.healthCheckTimeout"] == format_duration(settings.check_timeout)
+    assert documented["failureHandling.unhealthyThreshold"] == str(settings.unhealthy_threshold)
+    assert documented["failureHandling.partialFailureMode"] == settings.partial_failure_mode
+    assert documented["failureHandling.circuitBreaker.enabled"] == str(settings.breaker.enabled).lower()
+    assert documented["failureHandling.circuitBreaker.failureThreshold"] == str(settings.breaker.failure_threshold)
+    assert documented["failureHandling.circuitBreaker.timeout"] == format_duration(settings.breaker.timeout)
 
 
 def test_every_ignored_key_is_in_the_reference() -> None:

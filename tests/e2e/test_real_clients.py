@@ -152,7 +152,7 @@ def check_requests(requests: list[Any], first: list[str], session: str) -> None:
     for request, after in pairwise([*requests, None]):
         if request["rpc"] == "server/discover":
             assert request["status"] == 400
-            assert request["answered"] - request["asked"] < 1
+            assert request["answered"] - request["asked"] < 10  # the first one waits for what the backends speak
             assert after["asked"] - request["answered"] < 1
         else:
             assert request["status"] in (200, 202, 204), request

@@ -10,7 +10,13 @@ import trio
 
 from vmcp_actors.model import JsonObject
 from vmcp_actors.sessions import SessionFactory, SessionSupervisor, open_supervisor
-from vmcp_actors.settings import AggregationSettings, RestartSettings, SessionSettings, StatelessSettings
+from vmcp_actors.settings import (
+    AggregationSettings,
+    HealthSettings,
+    RestartSettings,
+    SessionSettings,
+    StatelessSettings,
+)
 from vmcp_actors.store import MemoryStore
 from vmcp_actors.testing import MemoryBackend, MemorySession, backends
 
@@ -44,6 +50,7 @@ async def supervised(
     aggregation: AggregationSettings | None = None,
     restart: RestartSettings | None = None,
     stateless: StatelessSettings | None = None,
+    health: HealthSettings | None = None,
     **settings: Any,
 ) -> AsyncIterator[SessionSupervisor]:
     """A running supervisor; its exceptions come bare when there is only one."""
@@ -54,6 +61,7 @@ async def supervised(
         restart=restart,
         store=store,
         transport=backends(doubles),
+        health=health,
     )
     specs = [double.spec for double in doubles]
     async with open_supervisor(factory=factory, backends=specs, store=store, stateless=stateless) as supervisor:

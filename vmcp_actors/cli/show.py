@@ -29,6 +29,11 @@ def _status_tree(answer: dict[str, Any]) -> Tree:
     label = f"supervisor: {supervisor['sessions']} sessions, {supervisor['started']} started"
     if supervisor["draining"]:
         label += ", draining"
+    for health in answer["health"]:
+        text = Text(f"{health['backend']}: {health['status']}, circuit {health['circuit']}")
+        if health["last_failure"] and health["status"] != "healthy":
+            text.append(f" ({one_line(health['last_failure'])})")
+        tree.add(text)
     sessions = tree.add(Text(label))
     for session in answer["sessions"]:
         idle = "in use" if session["idle"] is None else f"idle {session['idle']:.0f} s"

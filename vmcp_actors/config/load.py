@@ -14,6 +14,8 @@ from ..model import BackendSpec, Era, HttpEndpoint, StdioCommand
 from ..routing.merge import static_conflicts
 from ..settings import (
     AggregationSettings,
+    BreakerSettings,
+    HealthSettings,
     RestartSettings,
     ServerSettings,
     SessionSettings,
@@ -38,7 +40,7 @@ ERAS: Mapping[schema.Revisions, tuple[Era, ...]] = {
     "stateless": (Era.STATELESS,),
 }
 
-S = TypeVar("S", SessionSettings, ServerSettings, StatelessSettings)
+S = TypeVar("S", SessionSettings, ServerSettings, StatelessSettings, BreakerSettings)
 
 
 @frozen
@@ -59,6 +61,7 @@ class Config:
     stateless: StatelessSettings = field(factory=StatelessSettings)
     server: ServerSettings = field(factory=ServerSettings)
     restart: RestartSettings = field(factory=RestartSettings)
+    health: HealthSettings = field(factory=HealthSettings)
     warnings: tuple[str, ...] = ()
     source: str = "<program>"
 
@@ -159,6 +162,7 @@ def _config(file: schema.File, warnings: tuple[str, ...], source: str) -> Config
         sessions=_evolved(SessionSettings(), file.sessions),
         stateless=_evolved(StatelessSettings(), file.stateless),
         server=_evolved(ServerSettings(), file.server),
+        health=_health(file.operational.failure_handling),
         warnings=warnings,
         source=source,
     )
@@ -183,6 +187,17 @@ def _backend(backend: schema.Backend, timeouts: schema.Timeouts) -> BackendSpec:
         backend.session_loss,
         ERAS[backend.revisions],
     )
+
+
+def _health(section: schema.FailureHandling) -> HealthSettings:
+    given = {
+        "check_interval": section.health_check_interval,
+        "check_timeout": section.health_check_timeout,
+        "unhealthy_threshold": section.unhealthy_threshold,
+        "partial_failure_mode": section.partial_failure_mode,
+        "breaker": _evolved(BreakerSettings(), section.circuit_breaker),
+    }
+    return HealthSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _aggregation(section: schema.Aggregation, backends: Sequence[str]) -> AggregationSettings:
@@ -211,7 +226,7 @@ def _aggregation(section: schema.Aggregation, backends: Sequence[str]) -> Aggreg
     )
 
 
-def _evolved(defaults: S, section: schema.Sessions | schema.Server | schema.Stateless) -> S:
+def _evolved(defaults: S, section: schema.Sessions | schema.Server | schema.Stateless | schema.CircuitBreaker) -> S:
     """Settings with what a section of the file says; the attributes of both have the same names."""
     return attrs.evolve(defaults, **{name: value for name, value in _given(section).items() if value is not None})
 

@@ -109,10 +109,31 @@ class Timeouts:
 
 
 @frozen
+class CircuitBreaker:
+    """`operational.failureHandling.circuitBreaker`. The attributes are those of `settings.BreakerSettings`."""
+
+    enabled: bool | None = None
+    failure_threshold: Count | None = None
+    timeout: Seconds | None = None
+
+
+@frozen
+class FailureHandling:
+    """`operational.failureHandling`."""
+
+    health_check_interval: Seconds | None = None
+    health_check_timeout: Seconds | None = None
+    unhealthy_threshold: Count | None = None
+    partial_failure_mode: Literal["best_effort", "fail"] | None = None
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+
+
+@frozen
 class Operational:
     """`operational`."""
 
     timeouts: Timeouts = Timeouts()
+    failure_handling: FailureHandling = FailureHandling()
 
 
 @frozen

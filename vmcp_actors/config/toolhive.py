@@ -13,7 +13,8 @@ EACH = "*"
 IGNORED: dict[Path, frozenset[str]] = {
     (): frozenset(("compositeTools", "compositeToolRefs", "metadata", "telemetry", "audit", "optimizer"))
     | frozenset(("codeMode", "sessionStorage", "rateLimiting", "passthroughHeaders")),
-    ("operational",): frozenset(("logLevel", "failureHandling")),
+    ("operational",): frozenset(("logLevel",)),
+    ("operational", "failureHandling"): frozenset(("statusReportingInterval",)),
     ("aggregation", "tools", EACH): frozenset(("toolConfigRef",)),
     ("backends", EACH): frozenset(("metadata", "type", "caBundlePath")),
 }

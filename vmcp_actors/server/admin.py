@@ -43,6 +43,7 @@ def describe(supervisor: SessionSupervisor, *, name: str) -> JsonObject:
         "name": name,
         "version": __version__,
         "backends": [spec.name for spec in supervisor.backends],
+        "health": [attrs.asdict(health) for health in supervisor.health],
         "supervisor": attrs.asdict(supervisor.statistics()),
         "sessions": [attrs.asdict(session) for session in supervisor.sessions()],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -17,10 +18,12 @@ from ..errors import (
     BackendLost,
     BackendRevisionChanged,
     BackendSessionLost,
+    BackendTimeout,
     BackendUnavailable,
     Delivered,
     VmcpError,
 )
+from ..health import BackendHealth
 from ..model import (
     EMPTY_CATALOG,
     BackendSpec,
@@ -107,6 +110,7 @@ class BackendConnection:
         client_capabilities: JsonObject,
         eras: Sequence[Era],
         memory: RevisionMemory,
+        health: BackendHealth,
         events: ConnectionEvents,
         open_transport: OpenTransport,
         gate: ConnectGate,
@@ -121,6 +125,7 @@ class BackendConnection:
         self._client_capabilities = client_capabilities
         self._eras = eras
         self._memory = memory
+        self._health = health
         self._events = events
         self._open_transport = open_transport
         self._gate = gate
@@ -166,22 +171,26 @@ class BackendConnection:
             max_calls=self._sessions.max_calls,
         )
         self._enter(ConnectionState.CONNECTING)
+        attempt = self._health.begin()
         became_ready = False
 
         class Ready:
             def started(_, value: object = None) -> None:  # noqa: N805  # `self` is the connection
                 nonlocal became_ready
                 became_ready = True
+                attempt.succeeded()
                 self._ready(link)
 
         try:
             await link.run(task_status=Ready())
-        except BackendError:
+        except BackendError as error:
+            attempt.failed(error)
             if became_ready:
                 # It may come back as another version.
                 self._memory.doubt(self.spec.name)
             raise
         finally:
+            attempt.undecided()
             self._handled += link.ref.statistics().handled
             self._link = None
             if not became_ready:
@@ -302,10 +311,28 @@ class BackendConnection:
 
         Raises:
             BackendReplied: the backend's own JSON-RPC error.
-            BackendUnavailable: not connected, and not soon. Not delivered.
+            BackendUnavailable: not connected, and not soon; or the circuit is open. Not delivered.
             BackendError: as `BackendLink.handle`.
             Busy: too many requests to this backend are under way. Not delivered.
         """
+        with self._health.observed():
+            return await self._request(request)
+
+    async def ping(self, within: float) -> None:
+        """See whether the backend answers, within so many seconds; its health learns of it. Raises nothing.
+
+        The stateless revision has no ping, and is asked what it always answers.
+        """
+        if not self.ready:
+            return
+        method = "ping" if self.era is Era.STATEFUL else "server/discover"
+        with suppress(VmcpError), self._health.observed():
+            with trio.move_on_after(within):
+                await self._request(BackendRequest(method, {}))
+                return
+            raise BackendTimeout(self.spec.name, f"no answer to {method} within {within:g} s")
+
+    async def _request(self, request: BackendRequest) -> JsonObject:
         link = await self._ready_link()
         try:
             return await link.ref.call(request)

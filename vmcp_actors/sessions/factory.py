@@ -8,8 +8,10 @@ from typing import Any
 
 import trio
 
+from ..errors import BackendUnavailable
+from ..health import Health
 from ..model import BackendSpec, ClientProfile, Decorator, Era, Identity, Secret
-from ..settings import AggregationSettings, RestartSettings, SessionSettings
+from ..settings import AggregationSettings, HealthSettings, RestartSettings, SessionSettings
 from ..store import SessionStore
 from ..transports import OpenTransport, open_transport
 from .actor import SessionActor
@@ -33,10 +35,11 @@ def new_session_id() -> Secret[str]:
 
 class SessionFactory:
     """Makes sessions that share nothing of their clients: only the bound on how many backends the process connects at
-    once, what was found out about the revisions that the backends speak, and the key that seals request states.
+    once, what was found out about the backends (revisions, health), and the key that seals request states.
 
     Attributes:
         memory: which kinds of revisions each backend was found to speak.
+        health: how each backend is, learnt from all sessions.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class SessionFactory:
         decorators: Sequence[Decorator] = (),
         store: SessionStore | None = None,
         transport: OpenTransport = open_transport,
+        health: HealthSettings | None = None,
     ) -> None:
         self.settings = settings or SessionSettings()
         self._aggregation = aggregation or AggregationSettings()
@@ -56,6 +60,7 @@ class SessionFactory:
         self._store = store
         self._transport = transport
         self.memory = RevisionMemory()
+        self.health = Health(health)
         self._seal = StateSeal()
         self._connecting = trio.CapacityLimiter(self.settings.global_backend_init_concurrency)
 
@@ -82,7 +87,11 @@ class SessionFactory:
             idle_timeout: seconds, instead of those in the settings.
             leased: see `Session.leased`.
 
-        Cancelling it ends all that had been started. Raises `UnresolvedConflicts` (strategy `manual`).
+        Cancelling it ends all that had been started.
+
+        Raises:
+            UnresolvedConflicts: names clash (strategy `manual`).
+            BackendUnavailable: a backend did not come up (`partial_failure_mode` is `fail`).
         """
         settings = self.settings
         session_id = session_id or new_session_id()
@@ -97,6 +106,7 @@ class SessionFactory:
                     client_capabilities=capabilities,
                     eras=[era for era in eras if era in spec.eras],
                     memory=self.memory,
+                    health=self.health.of(spec.name),
                     events=events,
                     open_transport=self._transport,
                     gate=gate,
@@ -118,6 +128,8 @@ class SessionFactory:
             store=self._store,
         )
         await start(actor.run)
+        if self.health.settings.partial_failure_mode == "fail":
+            _check_complete(actor)
         return Session(
             session_id,
             identity,
@@ -129,3 +141,15 @@ class SessionFactory:
 
     def __repr__(self) -> str:
         return f"<SessionFactory: {self._connecting.borrowed_tokens} backends being connected>"
+
+
+def _check_complete(actor: SessionActor) -> None:
+    """End the session, and raise `BackendUnavailable`, if any of its backends is not there."""
+    missing = {
+        name: connection.unavailable_text() for name, connection in actor.connections.items() if not connection.ready
+    }
+    if missing:
+        actor.ref.request_stop(drain=0.0, reason="is incomplete")
+        (first, reason), *others = sorted(missing.items())
+        more = "".join(f"; backend {name}: {text}" for name, text in others)
+        raise BackendUnavailable(first, reason + more)

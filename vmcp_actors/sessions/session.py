@@ -251,6 +251,14 @@ class Session:
         for connection in self._actor.connections.values():
             connection.tell(method, params)
 
+    async def ping_backend(self, name: str, *, within: float) -> bool:
+        """See whether a backend answers this session, within so many seconds. Returns whether it could be asked."""
+        connection = self._actor.connections.get(name)
+        if connection is None or not connection.ready:
+            return False
+        await connection.ping(within)
+        return True
+
     # --- its life -----------------------------------------------------------------------------------------------------
 
     def touch(self) -> None:

@@ -14,12 +14,14 @@ from attrs import field, frozen
 
 from ..actors import Backoff, ChildSpec, Intensity, Restart, Supervisor
 from ..errors import Draining, SessionLimitReached, SessionNotFound
+from ..health import HealthStatistics
 from ..model import ANONYMOUS, BackendSpec, ClientProfile, Era, Identity, Secret, SessionRecord, short_hash
 from ..settings import SessionSettings, StatelessSettings
 from ..store import SessionStore
 from .factory import SessionFactory, StartTask, new_session_id
 from .handshake import STATEFUL_FIRST
 from .leases import Leases
+from .monitor import HealthMonitor
 from .session import Session, SessionStatistics
 
 logger = logging.getLogger(__name__)
@@ -239,9 +241,23 @@ class SessionSupervisor:
             raise SessionNotFound
         return session
 
+    async def monitor(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch the health of the backends, until cancelled."""
+        monitor = HealthMonitor(
+            self._factory.health.settings,
+            backends=[spec.name for spec in self.backends],
+            sessions=self._live.values,
+        )
+        await monitor.run(task_status=task_status)
+
     def sessions(self) -> tuple[SessionStatistics, ...]:
         """A snapshot of every live session."""
         return tuple(session.statistics() for session in self._live.values())
+
+    @property
+    def health(self) -> tuple[HealthStatistics, ...]:
+        """How each backend is, as far as it is known."""
+        return self._factory.health.statistics()
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -331,15 +347,16 @@ async def open_supervisor(
     """Run a supervisor for the body; at the end, also when cancelled, every session is closed.
 
     Exceptions: those of the body leave in an exception group, as from any nursery. Besides them only
-    `RestartsExhausted` of the reaper leaves it, and bugs of the supervisor.
+    `RestartsExhausted` of the reaper and the monitor leaves it, and bugs of the supervisor.
     """
     async with trio.open_nursery() as infrastructure:
         async with trio.open_nursery() as nursery:
             supervisor = SessionSupervisor(
                 nursery, factory=factory, backends=backends, store=store, stateless=stateless
             )
-            reaper = ChildSpec("reaper", supervisor.reap, Restart.PERMANENT, Intensity(3, 30.0), Backoff(0.1, 1.0))
-            Supervisor("infrastructure", infrastructure).start_soon(reaper)
+            services = Supervisor("infrastructure", infrastructure)
+            for name, run in (("reaper", supervisor.reap), ("health monitor", supervisor.monitor)):
+                services.start_soon(ChildSpec(name, run, Restart.PERMANENT, Intensity(3, 30.0), Backoff(0.1, 1.0)))
             try:
                 yield supervisor
             finally:
