@@ -14,6 +14,7 @@ from .errors import ConfigError
 from .gateway import Gateway, demo_config, open_gateway
 from .server.http import Receive, Scope, Send
 from .server.sockets import bound_own_listeners
+from .serving import contain_connections
 
 logger = logging.getLogger(__name__)
 
@@ -58,4 +59,5 @@ class GatewayApp:
         return f"<GatewayApp {self._gateway!r}>"
 
 
+contain_connections()
 app = GatewayApp()

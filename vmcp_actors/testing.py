@@ -133,6 +133,8 @@ class MemoryBackend:
 
     async def answer(self, session: MemorySession, request_id: Any, method: str, params: JsonObject) -> JsonObject:
         """The backend's side of one request, in the revision in which it came."""
+        if not isinstance(params.get("_meta", {}), dict) or not isinstance(params.get("arguments") or {}, dict):
+            raise MCPError(INVALID_PARAMS, "Invalid request parameters")
         if PROTOCOL_VERSION not in params.get("_meta", {}):
             if Era.STATEFUL not in self.eras:
                 raise MCPError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version")
@@ -193,10 +195,10 @@ class MemoryBackend:
         return {"name": name, "inputSchema": {"type": "object"}, **self.definitions.get(name, {})}
 
     async def _call(self, session: MemorySession, params: JsonObject) -> JsonObject:
-        tool = self.tools.get(params["name"])
+        tool = self.tools.get(str(params.get("name")))
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown tool: {params['name']}")
-        arguments = {**params.get("arguments", {}), "_meta": params.get("_meta", {}), "_params": params}
+            raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.get('name')}")
+        arguments = {**(params.get("arguments") or {}), "_meta": params.get("_meta", {}), "_params": params}
         value = await tool(session, arguments)
         return value if isinstance(value, dict) else {"content": [{"type": "text", "text": str(value)}]}
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from ..config import Config
 from ..gateway import Gateway, open_gateway
 from ..server.sockets import bound_unacknowledged, hang_up
+from ..serving import contain_connections
 from ..settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ async def _serve(
     *,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
+    contain_connections()
     app: Any = gateway.app
     await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status, mode="asgi")
     whole.cancel("the server has ended")

@@ -50,7 +50,7 @@ def create_app(supervisor: SessionSupervisor, settings: ServerSettings, *, name:
             if scope["path"] == settings.path:
                 await endpoint.serve(scope, headers, receive, send_once)  # type: ignore[arg-type]
             else:
-                await admin(scope, receive, send)
+                await admin(scope, receive, send_once)  # type: ignore[arg-type]
         except VmcpError as error:
             await send_error(send, error)
         except ClientGone:
