@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from vmcp_actors.errors import Draining, VmcpError
+from vmcp_actors.model import ClientProfile
 from vmcp_actors.settings import RestartSettings
 from vmcp_actors.testing import MemoryBackend
 
@@ -161,3 +162,26 @@ async def test_a_transport_that_fails_while_it_is_ended_is_no_crash(
 
         assert supervisor.statistics().crashes == 0
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("loss", ["forget_sessions", "crash"])
+async def test_what_the_client_had_set_up_is_set_up_again_in_a_new_session(
+    autojump_clock: MockClock, loss: str
+) -> None:
+    """Capabilities, log level, and subscriptions that were not taken back."""
+    resources = ({"uri": "x://1", "name": "one"}, {"uri": "x://2", "name": "two"})
+    a = backend("a", resources=resources, capabilities={"tools": {}, "resources": {"subscribe": True}, "logging": {}})
+    async with supervised([a]) as supervisor:
+        session = await supervisor.start_session(client=ClientProfile(capabilities={"roots": {}}))
+        await session.request("logging/setLevel", {"level": "warning"})
+        await session.request("resources/subscribe", {"uri": "x://1"})
+        await session.request("resources/subscribe", {"uri": "x://2"})
+        await session.request("resources/unsubscribe", {"uri": "x://2"})
+        before = len(a.history)
+        getattr(a, loss)()
+        await session.call_tool("a_echo", {"text": "x"})
+        await trio.sleep(1)
+        again = [(method, params) for _, method, params in a.history[before:]]
+        assert [params["capabilities"] for method, params in again if method == "initialize"] == [{"roots": {}}]
+        assert [params["level"] for method, params in again if method == "logging/setLevel"] == ["warning"]
+        assert [params["uri"] for method, params in again if method == "resources/subscribe"] == ["x://1"]

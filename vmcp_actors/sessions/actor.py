@@ -29,7 +29,7 @@ from ..store import SessionStore
 from .backend import BackendConnection, ConnectionEvents, ConnectionState
 from .discovery import CHANGED
 from .request_state import StateSeal
-from .router import LOG_LEVELS, Router, set_level
+from .router import LOG_LEVELS, Router, set_level, subscribe_again
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,9 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         return build_table(catalogs, self._aggregation, complete=len(catalogs) == len(self.connections))
 
     async def _follow_backends(self, connected_at_start: Mapping[str, int], services: ServiceNursery) -> None:
-        """Do what a backend's new connection asks for besides the table: save its session id, set the log level."""
+        """Do what a backend's new connection asks for besides the table: save its session id, tell it the log level and
+        what is subscribed to. (It asks for roots itself, and the client's capabilities were in the handshake.)
+        """
         saved: dict[str, int] = {}
         while True:
             await self._has_news.wait()
@@ -189,6 +191,8 @@ class SessionActor(Actor[McpRequest, JsonObject]):
                 saved[name] = connection.connects
                 await self._save(connection)
                 joined_later = connection.connects != connected_at_start.get(name)
+                if joined_later and connection.watched:
+                    services.start_soon(subscribe_again, connection)
                 if joined_later and self.log_level is not None:
                     services.start_soon(set_level, connection, self.log_level, discard_notice)
 

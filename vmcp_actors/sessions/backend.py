@@ -101,6 +101,9 @@ class BackendConnection:
 
     The session runs it as a service. While it connects, comes back, or has given up for the moment, its catalog stays
     what it was: a tool that was listed does not vanish because its backend restarts, its calls say what is wrong.
+
+    Attributes:
+        watched: the resources that the client is subscribed to, by the backend's own URIs, in the order of subscribing.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class BackendConnection:
         self.catalog: Catalog = EMPTY_CATALOG
         self.greeting = Greeting(Era.STATEFUL, {})
         self.reason: str | None = None
+        self.watched: dict[str, None] = {}
         self._client_capabilities = client_capabilities
         self._eras = eras
         self._memory = memory

@@ -147,7 +147,13 @@ class Router:
     async def _on_resource(self, request: McpRequest) -> JsonObject:
         uri = _string(request.params, "uri")
         route = self._route(lambda table: table.resource(uri))
-        return await self._send(route.backend, request, {**request.params, "uri": route.original})
+        result = await self._send(route.backend, request, {**request.params, "uri": route.original})
+        watched = self._routes.connections[route.backend].watched
+        if request.method == "resources/subscribe":
+            watched[route.original] = None
+        elif request.method == "resources/unsubscribe":
+            watched.pop(route.original, None)
+        return result
 
     async def _complete(self, request: McpRequest) -> JsonObject:
         reference = request.params.get("ref")
@@ -266,6 +272,15 @@ class Router:
     async def _ping(self, _: McpRequest) -> JsonObject:
         await trio.lowlevel.checkpoint()
         return {}
+
+
+async def subscribe_again(connection: BackendConnection) -> None:
+    """Tell a backend that has a new session, or revision, which resources the client watches. Raises nothing."""
+    for uri in list(connection.watched):
+        try:
+            await connection.request(BackendRequest("resources/subscribe", {"uri": uri}))
+        except VmcpError as error:
+            logger.info("not subscribed again: %s", error)
 
 
 async def set_level(connection: BackendConnection, level: str, on_notice: NoticeSink) -> None:

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest, ProgressFnT
@@ -18,6 +18,9 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import REQUEST_TIMEOUT
 
 from ..errors import (
+    INVALID_REQUEST,
+    SERVER_ERROR,
+    SESSION_NOT_FOUND,
     BackendError,
     BackendLost,
     BackendProtocolError,
@@ -49,6 +52,7 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 FINISH_TIMEOUT = 1.0
+SESSION_ERRORS = frozenset({SERVER_ERROR, SESSION_NOT_FOUND, INVALID_REQUEST})
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -223,6 +227,8 @@ class HttpDispatcher:
         except RequestError:
             message = None
         if message is not None and isinstance(message.error, dict):
+            if self._session is not None and _says_session_lost(response.status, message.error):
+                self._lose_session()
             return message
         # A server or a proxy that failed (5xx) may have done so after the request was run.
         delivered = Delivered.NO if response.status < 500 else Delivered.UNKNOWN
@@ -231,11 +237,14 @@ class HttpDispatcher:
     def check_status(self, status: int) -> None:
         """Raise for the statuses that say something about the connection, not about one request."""
         if status == 404 and self._session is not None:
-            error = BackendSessionLost(self.backend, "the backend no longer knows our session")
-            self.lose(error)
-            raise error
+            self._lose_session()
         if status in (401, 403):
             raise BackendUnauthorized(self.backend, f"refused our credentials (HTTP {status})")
+
+    def _lose_session(self) -> NoReturn:
+        error = BackendSessionLost(self.backend, "the backend no longer knows our session")
+        self.lose(error)
+        raise error
 
     async def _post_one_way(self, body: bytes, opts: CallOptions | None = None) -> None:
         response = await self.open("POST", body, (opts or {}).get("headers"))
@@ -380,6 +389,14 @@ class HttpDispatcher:
     def __repr__(self) -> str:
         state = "over" if self._over.is_set() else "open"
         return f"<HttpDispatcher {self.backend}: {state}, {self._pool!r}>"
+
+
+def _says_session_lost(status: int, error: JsonObject) -> bool:
+    """Whether a refusal is about our session. Many servers say so with 400 instead of 404, as the TypeScript SDK's
+    examples do; a tool's own "session not found" comes with 200.
+    """
+    code, text = error.get("code"), error.get("message")
+    return status == 400 and code in SESSION_ERRORS and isinstance(text, str) and "session" in text.lower()
 
 
 def _peer_error(error: JsonObject) -> MCPError:
