@@ -114,7 +114,8 @@ class BackendSpec:
 
     `session_loss` says what becomes of a call that finds that the backend forgot our session (mission S8): it is
     repeated in a new one, or, for backends where running on empty state does harm, it fails. `eras` are the kinds of
-    revisions that may be spoken with it.
+    revisions that may be spoken with it. `keepalive` is after how long without use a connection to it is pinged; None
+    for never (mission S15).
     """
 
     name: str
@@ -123,6 +124,7 @@ class BackendSpec:
     connect_timeout: float = 5.0
     session_loss: Literal["retry", "error"] = "retry"
     eras: tuple[Era, ...] = tuple(Era)
+    keepalive: float | None = None
 
 
 CatalogKind = Literal["tools", "resources", "resource_templates", "prompts"]

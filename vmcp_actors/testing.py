@@ -84,6 +84,7 @@ class MemoryBackend:
     silent: bool = False
     connect_delay: float = 0.0
     session_loss: Literal["retry", "error"] = "retry"
+    keepalive: float | None = None
     counts: Counter[str] = field(factory=Counter)
     history: list[tuple[str, str, JsonObject]] = field(factory=list)
     request_ids: list[tuple[str, Any]] = field(factory=list)
@@ -95,7 +96,7 @@ class MemoryBackend:
     def spec(self) -> BackendSpec:
         """A spec under this name; the transport that `backends` makes does not look at the endpoint."""
         endpoint = HttpEndpoint("http://memory/mcp") if self.http else StdioCommand("memory")
-        return BackendSpec(self.name, endpoint, session_loss=self.session_loss)
+        return BackendSpec(self.name, endpoint, session_loss=self.session_loss, keepalive=self.keepalive)
 
     def crash(self, reason: str = "crashed") -> None:
         """Break every connection, as a process that dies."""

@@ -186,6 +186,7 @@ def _backend(backend: schema.Backend, timeouts: schema.Timeouts) -> BackendSpec:
         STDIO_CONNECT_TIMEOUT if backend.transport == "stdio" else HTTP_CONNECT_TIMEOUT,
         backend.session_loss,
         ERAS[backend.revisions],
+        backend.keepalive,
     )
 
 

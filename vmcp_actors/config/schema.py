@@ -50,6 +50,7 @@ class Backend:
     cwd: NonEmpty | None = None
     session_loss: SessionLoss = "retry"
     revisions: Revisions = "auto"
+    keepalive: Seconds | None = None
 
 
 @frozen

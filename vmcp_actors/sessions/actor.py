@@ -28,6 +28,7 @@ from ..settings import AggregationSettings, SessionSettings
 from ..store import SessionStore
 from .backend import BackendConnection, ConnectionEvents, ConnectionState
 from .discovery import CHANGED
+from .keepalive import Keepalive
 from .request_state import StateSeal
 from .router import LOG_LEVELS, Router, set_level, subscribe_again
 
@@ -59,6 +60,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         client_capabilities: JsonObject,
         principal: str | None,
         seal: StateSeal,
+        keepalives: Mapping[str, Keepalive],
         aggregation: AggregationSettings,
         settings: SessionSettings,
         decorators: Sequence[Decorator],
@@ -69,6 +71,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self.client_capabilities = client_capabilities
         self.principal = principal
         self.seal = seal
+        self._keepalives = keepalives
         self.connections: dict[str, BackendConnection] = {c.spec.name: c for c in connect(self)}
         self.table: RoutingTable = build_table({}, aggregation)
         self.on_client_notice: NoticeSink = discard_notice
@@ -93,6 +96,9 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         async with open_service_nursery() as services:
             for connection in self.connections.values():
                 services.start_soon(connection.run, name=f"{self.name} · {connection.spec.name}")
+                keepalive = self._keepalives.get(connection.spec.name)
+                if keepalive is not None:
+                    services.start_soon(keepalive.run, connection)
             with trio.move_on_after(self._settings.ready_timeout):
                 for connection in self.connections.values():
                     await connection.wait_settled()

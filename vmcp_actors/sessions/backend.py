@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -16,6 +15,7 @@ from ..errors import (
     ActorStopped,
     BackendError,
     BackendLost,
+    BackendReplied,
     BackendRevisionChanged,
     BackendSessionLost,
     BackendTimeout,
@@ -104,6 +104,7 @@ class BackendConnection:
 
     Attributes:
         watched: the resources that the client is subscribed to, by the backend's own URIs, in the order of subscribing.
+        last_used: when the last request of the client began, on trio's clock.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class BackendConnection:
         self.greeting = Greeting(Era.STATEFUL, {})
         self.reason: str | None = None
         self.watched: dict[str, None] = {}
+        self.last_used = trio.current_time()
         self._client_capabilities = client_capabilities
         self._eras = eras
         self._memory = memory
@@ -319,22 +321,26 @@ class BackendConnection:
             BackendError: as `BackendLink.handle`.
             Busy: too many requests to this backend are under way. Not delivered.
         """
+        self.last_used = trio.current_time()
         with self._health.observed():
             return await self._request(request)
 
-    async def ping(self, within: float) -> None:
-        """See whether the backend answers, within so many seconds; its health learns of it. Raises nothing.
+    async def ping(self, within: float) -> bool:
+        """Whether the backend answers, within so many seconds; its health learns of it. Raises nothing.
 
         The stateless revision has no ping, and is asked what it always answers.
         """
         if not self.ready:
-            return
+            return False
         method = "ping" if self.era is Era.STATEFUL else "server/discover"
-        with suppress(VmcpError), self._health.observed():
-            with trio.move_on_after(within):
-                await self._request(BackendRequest(method, {}))
-                return
-            raise BackendTimeout(self.spec.name, f"no answer to {method} within {within:g} s")
+        try:
+            with self._health.observed():
+                with trio.move_on_after(within):
+                    await self._request(BackendRequest(method, {}))
+                    return True
+                raise BackendTimeout(self.spec.name, f"no answer to {method} within {within:g} s")
+        except VmcpError as error:
+            return isinstance(error, BackendReplied)
 
     async def _request(self, request: BackendRequest) -> JsonObject:
         link = await self._ready_link()

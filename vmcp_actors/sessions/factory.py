@@ -18,6 +18,7 @@ from .actor import SessionActor
 from .backend import BackendConnection, ConnectionEvents
 from .gate import ConnectGate
 from .handshake import STATEFUL_FIRST, RevisionMemory
+from .keepalive import Keepalive
 from .request_state import StateSeal
 from .session import Session
 
@@ -62,6 +63,7 @@ class SessionFactory:
         self.memory = RevisionMemory()
         self.health = Health(health)
         self._seal = StateSeal()
+        self._keepalives: dict[str, Keepalive] = {}
         self._connecting = trio.CapacityLimiter(self.settings.global_backend_init_concurrency)
 
     async def make_session(
@@ -122,6 +124,7 @@ class SessionFactory:
             client_capabilities=capabilities,
             principal=None if identity.anonymous else identity.binding,
             seal=self._seal,
+            keepalives=self._keepalives_of(backends),
             aggregation=self._aggregation,
             settings=settings,
             decorators=self._decorators,
@@ -138,6 +141,12 @@ class SessionFactory:
             idle_timeout=settings.idle_timeout if idle_timeout is None else idle_timeout,
             leased=leased,
         )
+
+    def _keepalives_of(self, backends: Sequence[BackendSpec]) -> dict[str, Keepalive]:
+        for spec in backends:
+            if spec.keepalive is not None and spec.name not in self._keepalives:
+                self._keepalives[spec.name] = Keepalive(spec.name, spec.keepalive)
+        return self._keepalives
 
     def __repr__(self) -> str:
         return f"<SessionFactory: {self._connecting.borrowed_tokens} backends being connected>"
