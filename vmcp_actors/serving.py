@@ -28,6 +28,14 @@ class ContainedServer(TCPServer):
         except trio.BusyResourceError:
             await self.protocol.handle(Closed())
 
+    async def _read_data(self) -> None:
+        """Read until the client is gone; then nobody is idle any more.
+
+        The timer for connections that are kept alive would hold this one, its descriptor and its task, until it fires.
+        """
+        await super()._read_data()
+        await self.idle_task.stop()
+
     async def run(self) -> None:
         """Serve the connection until it ends. Raises nothing but cancellation."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -18,8 +19,10 @@ import mcp
 import pytest
 import trio
 
+from vmcp_actors.server.sockets import bound_own_listeners, hang_up
+
 from .backends.counting import open_counting_backend
-from .harness import alive, descendants, gateway, hypercorn_command, texts, until, write_config
+from .harness import alive, descendants, gateway, hypercorn_command, open_files, texts, until, write_config
 
 pytestmark = pytest.mark.e2e
 
@@ -274,3 +277,35 @@ def backend_config(*backends: tuple[str, str], **sessions: str) -> str:
     if sessions:
         lines += ["sessions:", *(f"  {key}: {value}" for key, value in sessions.items())]
     return "\n".join(lines) + "\n"
+
+
+async def test_a_client_that_closes_its_connection_leaves_nothing_behind() -> None:
+    """At once, and not when the time for kept connections is over."""
+    ping = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    async with gateway() as served:
+        before = open_files(served.pid)
+        for _ in range(30):
+            async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
+                await stream.send_all(ping)
+                await stream.receive_some()
+        await until(lambda: open_files(served.pid) <= before, 5)
+
+
+def test_looking_at_our_own_sockets_leaves_no_descriptor() -> None:
+    """It is done ten times a second while a stuck client holds up the end."""
+    before = open_files(os.getpid())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(20):
+            hang_up(listener.getsockname()[1])
+            bound_own_listeners(20.0)
+    assert open_files(os.getpid()) == before
+
+
+async def test_bound_to_all_addresses_loopback_names_are_asked_for_on_loopback(tmp_path: Path) -> None:
+    """Also where IPv4 comes in by an IPv6 socket."""
+    config = write_config(tmp_path, "backends: [{name: a, transport: stdio, command: none}]\nserver: {host: '::'}\n")
+    async with gateway(config) as served:
+        request = b"GET /status HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n"
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
+            await stream.send_all(request)
+            assert b"421" in await stream.receive_some()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from mcp.shared.exceptions import MCPError
 
 from vmcp_actors.errors import BackendUnavailable
 from vmcp_actors.model import BackendSpec, Secret, StdioCommand
@@ -38,6 +39,10 @@ for line in sys.stdin:
         print("this is not a message", flush=True)
         print("a complaint", file=sys.stderr, flush=True)
         answer(message, {})
+    elif method == "back":
+        answer(message, message["params"])
+    elif method == "list":
+        answer(message, [1])
     elif method == "flood":
         sys.stderr.write("x" * 1_000_000)
         sys.stderr.flush()
@@ -165,3 +170,24 @@ async def test_a_command_that_cannot_be_started_says_what_and_where(command: Std
     with pytest.raises(BackendUnavailable, match=said):
         async with open_stdio(BackendSpec("child", command)):
             pass
+
+
+async def test_deep_nesting_passes_both_ways_and_ends_nothing() -> None:
+    """One client's odd arguments are nobody else's trouble."""
+    deep: Any = "bottom"
+    for _ in range(600):
+        deep = [deep]
+    async with open_stdio(spec(SERVER)) as child, trio.open_nursery() as nursery:
+        await nursery.start(child.run, ignore, ignore, intercept)
+        with trio.fail_after(20):
+            assert await child.send_raw_request("back", {"x": deep}) == {"x": deep}
+            assert "pid" in await child.send_raw_request("pid", None)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_result_that_is_no_object_ends_its_request() -> None:
+    async with open_stdio(spec(SERVER)) as child, trio.open_nursery() as nursery:
+        await nursery.start(child.run, ignore, ignore, intercept)
+        with trio.fail_after(20), pytest.raises(MCPError, match="the result is no object"):
+            await child.send_raw_request("list", None)
+        nursery.cancel_scope.cancel()

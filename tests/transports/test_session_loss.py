@@ -38,7 +38,9 @@ async def connected(*answers: bytes, session: bool = True) -> AsyncIterator[Http
 
         async def serve(stream: Any) -> None:
             while await stream.receive_some():
-                await stream.send_all(pending.pop(0))
+                answer = pending.pop(0)
+                if answer:
+                    await stream.send_all(answer)
 
         async def connect() -> trio.abc.Stream:
             ours, theirs = trio.testing.memory_stream_pair()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from attrs import frozen
+
 from ..actors import Call, Reply
 from ..errors import ClientReplied, ClientUnreachable, RequestError
 from ..model import JsonObject, McpRequest, Notice, PendingAnswer
@@ -15,6 +17,18 @@ REPLAY_EVENTS: Final = 1024
 REPLAY_BYTES: Final = 4 * 1024 * 1024
 """What a session keeps of what it has sent, for clients that resume a stream."""
 MAX_PLACE_DIGITS: Final = 18
+
+
+@frozen
+class FrontStatistics:
+    """A snapshot: calls under way, streams kept for replay, GET streams open, questions, and what is kept in all."""
+
+    calls: int
+    streams: int
+    open_streams: int
+    questions: int
+    events: int
+    bytes: int
 
 
 class Front:
@@ -28,7 +42,7 @@ class Front:
         self._capacity = capacity
         self._logs: dict[str, StreamLog] = {}
         self._open: list[StreamLog] = []
-        self._waiting = StreamLog("waiting", capacity=capacity)
+        self._waiting = StreamLog("waiting", capacity=capacity, ends_when_full=False)
         self._asked: dict[RequestId, Question] = {}
         self._streams = self._questions = 0
         self._events = self._bytes = 0
@@ -57,18 +71,23 @@ class Front:
         name, _, number = event_id.rpartition("-")
         log = self._logs.get(name)
         if log is not None and number.isdecimal() and len(number) <= MAX_PLACE_DIGITS:
-            return (self._opened(log) if name.startswith("g") else log), int(number)
-        if name.startswith("p"):
+            place = min(int(number), log.last)
+            if name.startswith("p"):
+                return log, place
+            if not log.finished or log.after(place):
+                return self._opened(log), place
+        elif name.startswith("p"):
             raise RequestError("The stream of this Last-Event-ID is no longer kept")
         return self.open_stream(), 0
 
     def _new_log(self, kind: str) -> StreamLog:
         self._streams += 1
-        return StreamLog(f"{kind}{self._streams}", capacity=self._capacity, on_growth=self._grown)
+        return StreamLog(f"{kind}{self._streams}", capacity=self._capacity, on_change=self._changed)
 
     def _opened(self, log: StreamLog) -> StreamLog:
-        for entry in self._waiting.withdraw_unsent():
-            log.put(entry.data, entry.notice)
+        if not log.finished:
+            for entry in self._waiting.withdraw_unsent():
+                log.put(entry.data, entry.notice)
         if self._closed:
             log.finish()
         self._logs[log.name] = log
@@ -83,23 +102,26 @@ class Front:
             return  # another reader has it already, or it belongs to a request
         for entry in log.withdraw_unsent():
             self._put(entry.data, entry.notice)
+        if not log.statistics().kept:
+            self._logs.pop(log.name, None)
 
-    def _grown(self, log: StreamLog, size: int) -> None:
-        """A log has one more message: keep it for replay, within the bounds of the session."""
-        self._logs.setdefault(log.name, log)
-        self._events += 1
+    def _changed(self, log: StreamLog, events: int, size: int) -> None:
+        """What a log keeps has changed: of all of them together no more is kept for replay than the bounds allow."""
+        self._events += events
         self._bytes += size
-        for name, oldest in list(self._logs.items()):
-            while self._events > REPLAY_EVENTS or self._bytes > REPLAY_BYTES:
-                freed = oldest.forget_oldest()
-                if not freed:
-                    break
-                self._events -= 1
-                self._bytes -= freed
+        if events < 0:
+            return
+        self._logs.setdefault(log.name, log)
+        for name, oldest in list(self._logs.items()) if self._over_bounds() else ():
+            while self._over_bounds() and oldest.forget_oldest():
+                pass
             if oldest.finished and not oldest.statistics().kept:
                 del self._logs[name]
-            if self._events <= REPLAY_EVENTS and self._bytes <= REPLAY_BYTES:
+            if not self._over_bounds():
                 break
+
+    def _over_bounds(self) -> bool:
+        return self._events > REPLAY_EVENTS or self._bytes > REPLAY_BYTES
 
     # --- from the session -------------------------------------------------------------------------------------------
 
@@ -111,7 +133,7 @@ class Front:
         """Ask the client something that belongs to no request."""
         return self.ask_on(self._put, method, params)
 
-    def ask_on(self, put: Callable[[bytes], None], method: str, params: JsonObject) -> PendingAnswer:
+    def ask_on(self, put: Callable[[bytes], bool], method: str, params: JsonObject) -> PendingAnswer:
         """Ask the client something on a stream. Id and progress token are ours: two backends never use the same."""
         if self._closed:
             raise ClientUnreachable("the session is closing")
@@ -120,7 +142,9 @@ class Front:
         meta = params.get("_meta")
         if isinstance(meta, dict) and "progressToken" in meta:
             params = {**params, "_meta": {**meta, "progressToken": self._questions}}
-        put(encode_request(self._questions, method, params))
+        if not put(encode_request(self._questions, method, params)):
+            question.reply.set_error(ClientUnreachable("the client does not read"))
+            raise ClientUnreachable("the client does not read")
         return question
 
     def close(self) -> None:
@@ -131,8 +155,8 @@ class Front:
         for question in list(self._asked.values()):
             question.reply.set_error(ClientUnreachable("the session is closing"))
 
-    def _put(self, data: bytes, notice: Notice | None = None) -> None:
-        (self._newest() or self._waiting).put(data, notice)
+    def _put(self, data: bytes, notice: Notice | None = None) -> bool:
+        return (self._newest() or self._waiting).put(data, notice)
 
     def _newest(self) -> StreamLog | None:
         return next((log for log in reversed(self._open) if not log.finished), None)
@@ -166,17 +190,29 @@ class Front:
         if question is not None:
             question.on_progress(params)
 
+    def statistics(self) -> FrontStatistics:
+        """A snapshot."""
+        return FrontStatistics(
+            calls=len(self.calls),
+            streams=len(self._logs),
+            open_streams=len(self._open),
+            questions=len(self._asked),
+            events=self._events,
+            bytes=self._bytes,
+        )
+
     def __repr__(self) -> str:
+        stats = self.statistics()
         return (
-            f"<Front: {len(self.calls)} calls, {len(self._open)} GET streams, {len(self._asked)} questions, "
-            f"{self._events} events kept>"
+            f"<Front: {stats.calls} calls, {stats.open_streams} GET streams, {stats.questions} questions, "
+            f"{stats.events} events kept>"
         )
 
 
 class Question:
     """A request to the client: the `PendingAnswer` that the backend's side waits for."""
 
-    def __init__(self, request_id: int, put: Callable[[bytes], None], asked: dict[RequestId, Question]) -> None:
+    def __init__(self, request_id: int, put: Callable[[bytes], bool], asked: dict[RequestId, Question]) -> None:
         self.reply: Reply[JsonObject] = Reply()
         self.on_progress: Callable[[JsonObject], None] = lambda _: None
         self._id = request_id

@@ -68,6 +68,8 @@ def _is_loopback(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
+        mapped = getattr(address, "ipv4_mapped", None)  # where a socket of both families is bound to `::`
+        return bool((mapped or address).is_loopback)
     except ValueError:
         return False

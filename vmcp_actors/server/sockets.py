@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 
@@ -51,12 +52,14 @@ def _own_sockets() -> Iterator[socket.socket]:
     """Every socket of this process, as a duplicate that is closed again."""
     try:
         names = os.listdir("/proc/self/fd")
-    except FileNotFoundError:
-        return
+    except OSError:
+        return  # no /proc, or no descriptor left to read it with
     for name in names:
         try:
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
             candidate = socket.socket(fileno=os.dup(int(name)))
         except OSError:
-            continue  # not a socket, or closed meanwhile
+            continue  # closed meanwhile
         with candidate:
             yield candidate

@@ -87,7 +87,8 @@ class StatefulEndpoint:
     def _notification(self, session: Session, message: Message) -> None:
         if message.method == "notifications/cancelled":
             request_id = message.arguments.get("requestId")
-            call = self._front(session).calls.get(request_id) if isinstance(request_id, int | str) else None
+            usable = isinstance(request_id, int | str) and not isinstance(request_id, bool)
+            call = self._front(session).calls.get(request_id) if usable else None  # type: ignore[arg-type]
             if call is not None:
                 call.cancel(str(message.arguments.get("reason", "the client cancelled it"))[:200])
         elif message.method == "notifications/progress":

@@ -45,23 +45,39 @@ class LogStatistics:
     finished: bool
 
 
+OnChange = Callable[["StreamLog", int, int], None]
+"""Hears that a log keeps so many more messages, and so many more bytes; fewer where negative. Synchronous."""
+
+
 class StreamLog:
     """The messages of one stream, in order. Putting never waits: a slow reader loses notices, not the session its time.
 
     When too many are unsent, progress and log messages are dropped first, oldest first. When there are none to drop,
-    the reader is too slow for what it must not miss, and the stream ends.
+    the reader is too slow for what it must not miss: the message is the last one, and the stream ends after it.
+
+    Args:
+        capacity: how many messages may be unsent.
+        on_change: hears of what is kept.
+        ends_when_full: otherwise a log that is full refuses what it cannot drop, and goes on.
     """
 
     def __init__(
-        self, name: str, *, capacity: int, on_growth: Callable[[StreamLog, int], None] = lambda _, __: None
+        self,
+        name: str,
+        *,
+        capacity: int,
+        on_change: OnChange = lambda _, __, ___: None,
+        ends_when_full: bool = True,
     ) -> None:
         self.name = name
         self._capacity = capacity
-        self._on_growth = on_growth
+        self._on_change = on_change
+        self._ends_when_full = ends_when_full
         self._entries: deque[Entry] = deque()
         self._wakeup = trio.Event()
         self._last = 0
         self._sent = 0
+        self._unsent = 0
         self._dropped = 0
         self._finished = False
         self._break_off = False
@@ -74,24 +90,35 @@ class StreamLog:
             return
         self.put(encode_notification(notice.method, notice.params), notice)
 
-    def put(self, data: bytes, notice: Notice | None = None) -> None:
-        """Add a message, unless the stream has ended."""
-        if self._finished or (self._last - self._sent >= self._capacity and not self._make_room(notice)):
-            return
+    def put(self, data: bytes, notice: Notice | None = None) -> bool:
+        """Add a message. Returns whether the stream has it: not if it has ended, or had no room."""
+        if self._finished:
+            return False
+        full = self._unsent >= self._capacity and not self._drop_one()
+        if full and ((notice is not None and notice.droppable) or not self._ends_when_full):
+            self._dropped += 1
+            return False
         self._last += 1
+        self._unsent += 1
         self._entries.append(Entry(self._last, data, notice))
         self._wakeup.set()
-        self._on_growth(self, len(data))
+        self._on_change(self, 1, len(data))
+        if full:
+            self.finish()
+        return True
 
-    def _make_room(self, notice: Notice | None) -> bool:
-        self._dropped += 1
+    def _drop_one(self) -> bool:
         for entry in self.after(self._sent):
             if entry.droppable:
-                self._entries.remove(entry)
+                self._dropped += 1
+                self._remove(entry)
+                self._unsent -= 1
                 return True
-        if notice is None or not notice.droppable:
-            self.finish()
         return False
+
+    def _remove(self, entry: Entry) -> None:
+        self._entries.remove(entry)
+        self._on_change(self, -1, -len(entry.data))
 
     def finish(self) -> None:
         """No more messages: readers end when they have sent what is there."""
@@ -116,7 +143,7 @@ class StreamLog:
     def take(self, cursor: int) -> list[Entry]:
         """The messages after a place; they count as sent."""
         entries = self.after(cursor)
-        self._sent = max(self._sent, self._last)
+        self._sent, self._unsent = self._last, 0
         if self._wakeup.is_set() and not self._finished:
             self._wakeup = trio.Event()  # one that is not set may have another reader of this stream waiting
         return entries
@@ -125,23 +152,30 @@ class StreamLog:
         """The messages after a place that are still kept."""
         return [entry for entry in self._entries if entry.number > cursor]
 
-    def forget_oldest(self) -> int:
-        """Drop the oldest message that was sent; returns its bytes, or 0 when there is none."""
+    def forget_oldest(self) -> bool:
+        """Drop the oldest message that was sent. Returns whether there was one."""
         if self._entries and self._entries[0].number <= self._sent:
-            return len(self._entries.popleft().data)
-        return 0
+            self._remove(self._entries[0])
+            return True
+        return False
 
     def withdraw_unsent(self) -> list[Entry]:
         """Take back what was not sent, for another stream."""
         unsent = self.after(self._sent)
         for entry in unsent:
-            self._entries.remove(entry)
+            self._remove(entry)
+        self._sent, self._unsent = self._last, 0
         return unsent
 
     def broken_off(self) -> bool:
         """Whether a writer is to end its response; asking takes the request back."""
         asked, self._break_off = self._break_off, False
         return asked
+
+    @property
+    def last(self) -> int:
+        """The place of the newest message."""
+        return self._last
 
     @property
     def empty(self) -> bool:
@@ -155,7 +189,7 @@ class StreamLog:
 
     def statistics(self) -> LogStatistics:
         """A snapshot."""
-        return LogStatistics(len(self._entries), len(self.after(self._sent)), self._dropped, self._finished)
+        return LogStatistics(len(self._entries), self._unsent, self._dropped, self._finished)
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -193,7 +227,8 @@ class EventWriter:
             if entries:
                 cursor = entries[-1].number
                 await self._write(b"".join(self._encode(log, entry) for entry in entries))
-            elif log.finished or (self._priming and log.broken_off()):
+                continue  # there may be more by now, of which another reader of the log was told
+            if log.finished or (self._priming and log.broken_off()):
                 break
             with trio.move_on_after(self._keepalive) as quiet:
                 await log.wait()

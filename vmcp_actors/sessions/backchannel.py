@@ -146,7 +146,8 @@ class Backchannel:
             sink(Notice(method, untagged(params) or None))
 
     def _progress(self, params: JsonObject) -> None:
-        under_way = self._under_way.get(params.get("progressToken", ""))
+        token = params.get("progressToken")
+        under_way = self._under_way.get(token) if isinstance(token, int | str) else None
         if under_way is None:
             return
         self._restart_clock(under_way)

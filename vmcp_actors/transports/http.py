@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn
 
 import trio
+from attrs import frozen
 from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest, ProgressFnT
 from mcp.shared.exceptions import MCPError
 from mcp_types import REQUEST_TIMEOUT
@@ -44,7 +45,7 @@ from ..wire.messages import (
 from .http1 import BadResponse, ConnectFailed, ConnectionBroken, HttpError, Response
 from .inbound import InboundContext, InboundMessages
 from .origin import parse_url
-from .pool import HttpPool
+from .pool import HttpPool, PoolStatistics
 from .streams import AnswerStream, listen
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,10 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 FINISH_TIMEOUT = 1.0
+ERROR_TIMEOUT = 5.0
+ONE_WAY_TIMEOUT = 5.0
+MAX_ANSWERING = 256
+"""Requests of a backend that are answered at the same time."""
 SESSION_ERRORS = frozenset({SERVER_ERROR, SESSION_NOT_FOUND, INVALID_REQUEST})
 
 Headers = list[tuple[bytes, bytes]]
@@ -64,6 +69,15 @@ async def open_http(spec: BackendSpec) -> AsyncIterator[HttpDispatcher]:
     origin, target = parse_url(spec.endpoint.url)
     async with HttpPool(origin, connect_timeout=spec.connect_timeout) as pool:
         yield HttpDispatcher(spec, pool, target)
+
+
+@frozen
+class DispatcherStatistics:
+    """A snapshot: requests of the backend that are being answered, whether the connection is over, and its pool."""
+
+    answering: int
+    over: bool
+    pool: PoolStatistics
 
 
 class HttpDispatcher:
@@ -90,6 +104,7 @@ class HttpDispatcher:
         self._inbound = InboundMessages(self)
         self._nursery: trio.Nursery | None = None
         self._listening = False
+        self._answering = 0
         self._over = trio.Event()
         self._lost: BackendError | None = None
         self._build_headers()
@@ -220,12 +235,11 @@ class HttpDispatcher:
 
     async def _refusal(self, response: Response) -> Message:
         """An HTTP error: a JSON-RPC error in its body is the answer, else the status is."""
-        body = await response.read(MAX_ERROR_BYTES)
         self.check_status(response.status)
-        try:
-            message = decode_message(body)
-        except RequestError:
-            message = None
+        message: Message | None = None
+        with suppress(RequestError, ConnectionBroken, BadResponse):
+            with trio.move_on_after(ERROR_TIMEOUT):
+                message = decode_message(await response.read(MAX_ERROR_BYTES))
         if message is not None and isinstance(message.error, dict):
             if self._session is not None and _says_session_lost(response.status, message.error):
                 self._lose_session()
@@ -249,13 +263,13 @@ class HttpDispatcher:
     async def _post_one_way(self, body: bytes, opts: CallOptions | None = None) -> None:
         response = await self.open("POST", body, (opts or {}).get("headers"))
         try:
+            self.check_status(response.status)
             answer = await response.read(MAX_ERROR_BYTES)
         except (ConnectionBroken, BadResponse) as error:
             raise BackendLost(self.backend, f"connection lost: {error}") from error
         finally:
             response.close()
         if response.status >= 400:
-            self.check_status(response.status)
             raise BackendProtocolError(
                 self.backend,
                 f"refused a notification (HTTP {response.status}): {answer[:200]!r}",
@@ -313,10 +327,11 @@ class HttpDispatcher:
             self._nursery.start_soon(self._notify_quietly, "notifications/cancelled", params)
 
     async def _notify_quietly(self, method: str, params: JsonObject) -> None:
-        try:
-            await self.notify(method, params)
-        except BackendError as error:
-            logger.debug("backend %s: %s not delivered: %s", self.backend, method, error)
+        with trio.move_on_after(ONE_WAY_TIMEOUT):
+            try:
+                await self.notify(method, params)
+            except BackendError as error:
+                logger.debug("backend %s: %s not delivered: %s", self.backend, method, error)
 
     # --- what comes from the backend ----------------------------------------------------------------------------------
 
@@ -341,24 +356,30 @@ class HttpDispatcher:
             return message
         if message.is_notification:
             await self._inbound.notification(message, related)
+        elif self._answering >= MAX_ANSWERING:
+            logger.warning("backend %s asks too much at once; %s is not answered", self.backend, message.method)
         elif self._nursery is not None:
+            self._answering += 1
             self._nursery.start_soon(self._serve_request, message, related)
         return None
 
     async def _serve_request(self, message: Message, related: RequestId | None) -> None:
-        assert not isinstance(message.id, type(None))
         request_id: Any = message.id
         try:
             result = await self._inbound.request(message, InboundContext(self, request_id, related))
-            if result is None:
-                return
-            body = encode_result(request_id, result)
+            if result is not None:
+                await self._respond(encode_result(request_id, result))
         except MCPError as error:
-            body = encode_error(request_id, error.error.model_dump(exclude_none=True))
-        try:
-            await self._post_one_way(body)
-        except BackendError as error:
-            logger.warning("backend %s: could not answer its request: %s", self.backend, error)
+            await self._respond(encode_error(request_id, error.error.model_dump(exclude_none=True)))
+        finally:
+            self._answering -= 1
+
+    async def _respond(self, body: bytes) -> None:
+        with trio.move_on_after(ONE_WAY_TIMEOUT):
+            try:
+                await self._post_one_way(body)
+            except BackendError as error:
+                logger.warning("backend %s: could not answer its request: %s", self.backend, error)
 
     def _start_listening(self) -> None:
         if not self._listening and self._nursery is not None:
@@ -385,6 +406,10 @@ class HttpDispatcher:
             headers.append((b"mcp-protocol-version", self._version.encode("latin-1", "replace")))
         ours = {name for name, _ in headers}
         self._headers = headers + [pair for pair in self._configured if pair[0] not in ours]
+
+    def statistics(self) -> DispatcherStatistics:
+        """A snapshot."""
+        return DispatcherStatistics(self._answering, self._lost is not None, self._pool.statistics())
 
     def __repr__(self) -> str:
         state = "over" if self._over.is_set() else "open"

@@ -91,7 +91,8 @@ class InboundMessages:
             scope = self._serving.get(params["requestId"])
             if scope is not None:
                 scope.cancel("the backend cancelled its request")
-        callback = self._progress.get(params.get("progressToken", "")) if method == "notifications/progress" else None
+        token = params.get("progressToken") if method == "notifications/progress" else None
+        callback = self._progress.get(token) if isinstance(token, int | str) else None
         try:
             if callback is not None:
                 await callback(params.get("progress", 0.0), params.get("total"), params.get("message"))
@@ -116,5 +117,6 @@ class InboundMessages:
                 logger.exception("the handler of the backend's request %s failed", method)
                 raise MCPError(-32603, "Internal error") from error
             finally:
-                del self._serving[context.request_id]
+                if self._serving.get(context.request_id) is scope:  # a backend may have used its id twice
+                    del self._serving[context.request_id]
         return None

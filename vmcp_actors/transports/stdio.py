@@ -21,12 +21,13 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
-from mcp_types import jsonrpc_message_adapter
 
 from ..actors import open_service_nursery
-from ..errors import BackendUnavailable
+from ..errors import BackendUnavailable, RequestError
 from ..model import BackendSpec, Secret, StdioCommand
+from ..wire.messages import decode_message
 from .base import describe
+from .sdk import from_sdk, to_sdk
 
 logger = logging.getLogger(__name__)
 stderr_logger = logging.getLogger("vmcp_actors.backend.stderr")
@@ -125,11 +126,11 @@ async def _read_messages(
 
 async def _hand_on(backend: str, line: bytes, to_us: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
     try:
-        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-    except ValueError:
+        message = decode_message(line)
+    except RequestError:
         logger.warning("backend %s wrote something to its output that is not a message: %.120r", backend, line)
     else:
-        await to_us.send(SessionMessage(message))
+        await to_us.send(SessionMessage(to_sdk(message)))
 
 
 async def _write_messages(process: trio.Process, from_us: MemoryObjectReceiveStream[SessionMessage]) -> None:
@@ -137,8 +138,7 @@ async def _write_messages(process: trio.Process, from_us: MemoryObjectReceiveStr
     async with from_us:
         try:
             async for item in from_us:
-                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-                await process.stdin.send_all(text.encode() + b"\n")
+                await process.stdin.send_all(from_sdk(item.message) + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the child closed its input; closing our end makes senders fail instead of hang
 

@@ -153,7 +153,7 @@ async def _listen_once(connection: Connection, decoder: EventDecoder) -> bool:
     response = await connection.open("GET", None, {"last-event-id": last} if last else None)
     try:
         content_type = response.headers.get("content-type", "")
-        if response.status >= 500:
+        if response.status >= 500 or response.status in (408, 429):
             raise BackendProtocolError(connection.backend, f"answered HTTP {response.status} to GET")
         connection.check_status(response.status)
         if response.status != 200 or not content_type.startswith("text/event-stream"):
