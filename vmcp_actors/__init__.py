@@ -11,7 +11,7 @@ import-linter checks this in `make test` (the contract is in pyproject.toml):
     server · config                      the HTTP edge; the configuration file
     sessions                             Session, SessionFactory, SessionSupervisor, BackendConnection
     health                               how the backends are; the circuit breaker
-    transports · store · routing         towards the backends; session metadata; the routing table (pure)
+    transports · auth · store · routing  towards the backends; credentials; session metadata; the routing table (pure)
     actors · wire · settings             actors on trio (no MCP in them); JSON-RPC and SSE framing; settings classes
     model · errors                       the words of the domain; the one tree of errors
 

@@ -265,6 +265,13 @@ class BackendUnauthorized(BackendError):
     """The backend refused our credentials (HTTP 401 or 403)."""
 
 
+class CredentialsUnavailable(VmcpError):
+    """A credential towards a backend cannot be had now; nothing was sent."""
+
+    http_status = 502
+    jsonrpc_code = SERVER_ERROR
+
+
 class BackendTimeout(BackendError):
     """The backend did not answer in time; it has been told to cancel."""
 

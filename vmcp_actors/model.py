@@ -87,12 +87,36 @@ class ClientProfile:
 
 
 @frozen
+class Credential:
+    """Headers that say who we are, and until when they are good, on trio's clock; None if that is not known."""
+
+    headers: Mapping[str, Secret[str]]
+    expires_at: float | None = None
+
+
+class Authorizer(Protocol):
+    """Gives the requests to a backend their credentials; one for all sessions."""
+
+    async def authorize(self) -> Credential:
+        """The credential for a request now. Raises `CredentialsUnavailable`."""
+        ...
+
+    async def renew(self, rejected: Credential) -> bool:
+        """A backend has rejected this one. Returns whether there is another now. Raises `CredentialsUnavailable`."""
+        ...
+
+
+@frozen
 class HttpEndpoint:
-    """A backend reached over HTTP. Header values may be credentials, so they are secrets; a query is not shown."""
+    """A backend reached over HTTP. Header values may be credentials, so they are secrets; a query is not shown.
+
+    `authorizer` gives further headers, which may change while the gateway runs.
+    """
 
     url: str = field(repr=lambda url: repr(url.partition("?")[0]))
     kind: Literal["streamable-http", "sse"] = "streamable-http"
     headers: Mapping[str, Secret[str]] = field(factory=dict)
+    authorizer: Authorizer | None = None
 
 
 @frozen

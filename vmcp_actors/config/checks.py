@@ -7,7 +7,7 @@ from typing import Any
 
 from .problems import Path, Problem, Unresolved, show
 
-_HTTP_KEYS = ("url", "headers")
+_HTTP_KEYS = ("url", "headers", "headersFrom")
 _STDIO_KEYS = ("command", "args", "env", "cwd")
 _STDIO_ONLY = "only a backend with transport stdio has this"
 
@@ -61,6 +61,10 @@ def _shape(path: Path, backend: dict[str, Any]) -> Iterator[Problem]:
             yield from (Problem((*path, key), _STDIO_ONLY) for key in present if key in _STDIO_KEYS)
     if backend.get("transport") != "streamable-http" and "sessionLoss" in present:
         yield Problem((*path, "sessionLoss"), "only a backend with transport streamable-http can forget a session")
+    for name, source in mapping(backend.get("headersFrom")).items():
+        given = [key for key, value in mapping(source).items() if key in ("env", "file") and value is not None]
+        if isinstance(source, dict) and len(given) != 1:
+            yield Problem((*path, "headersFrom", name), "give either env or file")
     if backend.get("transport") == "sse" and backend.get("revisions") == "stateless":
         yield Problem((*path, "revisions"), "the transport sse is older than the stateless revision")
 

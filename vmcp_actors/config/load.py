@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import attrs
 from attrs import field, frozen
 
+from ..auth import HeadersFrom, HeaderSource, RenewingAuthorizer
 from ..errors import ConfigError
 from ..model import BackendSpec, Era, HttpEndpoint, StdioCommand
 from ..routing.merge import static_conflicts
@@ -178,7 +179,9 @@ def _backend(backend: schema.Backend, timeouts: schema.Timeouts) -> BackendSpec:
     else:
         assert backend.url is not None  # checks.relations
         headers = {str(name): value for name, value in backend.headers.items()}
-        endpoint = HttpEndpoint(backend.url, backend.transport, headers)
+        sources = {str(name): HeaderSource(source.env, source.file) for name, source in backend.headers_from.items()}
+        authorizer = RenewingAuthorizer(HeadersFrom(sources)) if sources else None
+        endpoint = HttpEndpoint(backend.url, backend.transport, headers, authorizer)
     return BackendSpec(
         backend.name,
         endpoint,

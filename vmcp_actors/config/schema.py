@@ -37,6 +37,14 @@ Revisions = Literal["auto", "stateful", "stateless"]
 
 
 @frozen
+class Source:
+    """A value of `backends[].headersFrom`: one of the two."""
+
+    env: VariableName | None = None
+    file: NonEmpty | None = None
+
+
+@frozen
 class Backend:
     """An entry of `backends`."""
 
@@ -44,6 +52,7 @@ class Backend:
     transport: TransportName
     url: Url | None = None
     headers: Mapping[HeaderName, HeaderValue] = field(factory=dict)
+    headers_from: Mapping[HeaderName, Source] = field(factory=dict)
     command: NonEmpty | None = None
     args: tuple[Argument, ...] = ()
     env: Mapping[VariableName, VariableValue] = field(factory=dict)

@@ -42,6 +42,7 @@ from ..wire.messages import (
     encode_request,
     encode_result,
 )
+from .authorized import AuthorizedPool, with_headers
 from .http1 import BadResponse, ConnectFailed, ConnectionBroken, HttpError, Response
 from .inbound import InboundContext, InboundMessages
 from .origin import parse_url
@@ -68,7 +69,9 @@ async def open_http(spec: BackendSpec) -> AsyncIterator[HttpDispatcher]:
     assert isinstance(spec.endpoint, HttpEndpoint)
     origin, target = parse_url(spec.endpoint.url)
     async with HttpPool(origin, connect_timeout=spec.connect_timeout) as pool:
-        yield HttpDispatcher(spec, pool, target)
+        authorizer = spec.endpoint.authorizer
+        requests = pool if authorizer is None else AuthorizedPool(pool, spec.name, authorizer)
+        yield HttpDispatcher(spec, requests, target)
 
 
 @frozen
@@ -90,7 +93,7 @@ class HttpDispatcher:
     relates_notifications = True
     closing_cancels = True
 
-    def __init__(self, spec: BackendSpec, pool: HttpPool, target: str) -> None:
+    def __init__(self, spec: BackendSpec, pool: HttpPool | AuthorizedPool, target: str) -> None:
         assert isinstance(spec.endpoint, HttpEndpoint)
         self.backend = spec.name
         self._pool = pool
@@ -286,9 +289,7 @@ class HttpDispatcher:
         """
         headers = self._headers
         if extra:
-            ours = {name.lower().encode() for name in extra}
-            headers = [pair for pair in headers if pair[0] not in ours]
-            headers += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
+            headers = with_headers(headers, extra)
         try:
             return await self._pool.request(method, self._target, headers, body)
         except (ConnectFailed, ValueError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 from mcp.client.sse import sse_client
 
-from ..errors import BackendError, BackendLost
+from ..errors import BackendError, BackendLost, BackendUnauthorized, CredentialsUnavailable
 from ..model import BackendSpec, HttpEndpoint
 from .base import describe, single_cause, transport_errors
 from .origin import shared_ssl_context
@@ -26,6 +26,12 @@ async def open_sse(spec: BackendSpec) -> AsyncIterator[StreamDispatcher]:
     """
     assert isinstance(spec.endpoint, HttpEndpoint)
     headers: dict[str, Any] = {name: value.reveal() for name, value in spec.endpoint.headers.items()}
+    if spec.endpoint.authorizer is not None:
+        try:
+            credential = await spec.endpoint.authorizer.authorize()
+        except CredentialsUnavailable as error:
+            raise BackendUnauthorized(spec.name, f"no credentials: {error.message}") from error
+        headers |= {name: value.reveal() for name, value in credential.headers.items()}
     connected = False
     with transport_errors(spec.name, "HTTP with SSE"):
         try:
