@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -127,10 +128,11 @@ async def test_without_leases_the_client_gets_a_session_of_its_own(tmp_path: Pat
 
 
 @asynccontextmanager
-async def modern(tmp_path: Path) -> AsyncIterator[tuple[Program, GatewayProcess]]:
+async def modern(tmp_path: Path, more: str = "", **environment: str) -> AsyncIterator[tuple[Program, GatewayProcess]]:
     command = [sys.executable, "-m", "tests.e2e.backends.modern"]
-    async with run_program(command, r"http://127\.0\.0\.1:\d+") as program:
-        backend = f"backends: [{{name: m, transport: streamable-http, url: '{program.url}/mcp'}}]\n"
+    env = {**os.environ, **environment}
+    async with run_program(command, r"http://127\.0\.0\.1:\d+", env=env) as program:
+        backend = f"backends: [{{name: m, transport: streamable-http, url: '{program.url}/mcp'{more}}}]\n"
         async with gateway(write_config(tmp_path, backend)) as served:
             yield program, served
 
@@ -219,3 +221,18 @@ async def test_a_listen_ends_when_the_gateway_stops(tmp_path: Path) -> None:
                 with trio.fail_after(10):
                     assert [event async for event in subscription] == []
             assert trio.current_time() - began < 8
+
+
+async def test_a_credential_that_changes_in_its_file_is_read_again_when_it_is_refused(tmp_path: Path) -> None:
+    """Nobody at the client notices, in any session; and the file is read once for all of them."""
+    key = tmp_path / "key"
+    key.write_text("old")
+    more = f", headersFrom: {{X-Api-Key: {{file: '{key}'}}}}"
+    async with modern(tmp_path, more, KEY_FILE=str(key)) as (program, served):
+        async with Person().at(served, "legacy") as one, Person().at(served, "legacy") as other:
+            assert texts(await one.call_tool("m_echo", {"text": "1"})) == ["1"]
+            key.write_text("new")
+            assert texts(await one.call_tool("m_echo", {"text": "2"})) == ["2"]
+            assert texts(await other.call_tool("m_echo", {"text": "3"})) == ["3"]
+            assert program.said.count("refused") == 1
+        assert not [line for line in served.log if "old" in line or "new" in line]

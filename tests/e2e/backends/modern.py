@@ -1,13 +1,17 @@
 """`python -m tests.e2e.backends.modern`: a backend of the stateless revision only, made with the SDK, over HTTP.
 
+With `KEY_FILE` in the environment it asks for what is in that file, as `X-Api-Key`.
+
 Prints the address to stderr, and there also what must be seen from outside: `slow started`, `slow cancelled`, and one
 line for each POST with the method and how many TCP connections there have been.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import hypercorn.trio
@@ -96,6 +100,11 @@ async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         clients.add(tuple(scope["client"]))
         method = headers.get(b"mcp-method", b"-").decode()
         say(f"{scope['method']} {method} {len(clients)}")
+        if "KEY_FILE" in os.environ and headers.get(b"x-api-key") != Path(os.environ["KEY_FILE"]).read_bytes():
+            say("refused")
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
         if headers.get(b"mcp-protocol-version") != b"2026-07-28":
             await send({"type": "http.response.start", "status": 400, "headers": []})
             await send({"type": "http.response.body", "body": b"only 2026-07-28 is spoken here"})
