@@ -247,6 +247,10 @@ class BackendUnavailable(BackendError):
     """The backend cannot be reached now; the request was not sent."""
 
 
+class BackendRevisionRefused(BackendUnavailable):
+    """The backend is there, and speaks none of the revisions that were asked for."""
+
+
 class BackendLost(BackendError):
     """The connection ended while a request was under way: the backend may or may not have run it."""
 

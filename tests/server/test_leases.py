@@ -47,6 +47,10 @@ async def test_with_a_stateful_backend_clients_are_told_to_fall_back(autojump_cl
             assert exchange.json["error"]["data"] == {"requested": "2026-07-28", "supported": STATEFUL}
         assert [double.counts["connect"] for double in doubles] == [1, 1]
         assert doubles[1].counts["initialize"] == 0
+        assert {health.backend: health.status for health in gateway.supervisor.health} == {
+            "a": "healthy",
+            "b": "unknown",
+        }
         await trio.sleep(1)
         assert gateway.supervisor.statistics().sessions == 0
 

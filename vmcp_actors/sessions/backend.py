@@ -17,6 +17,7 @@ from ..errors import (
     BackendLost,
     BackendReplied,
     BackendRevisionChanged,
+    BackendRevisionRefused,
     BackendSessionLost,
     BackendTimeout,
     BackendUnavailable,
@@ -189,6 +190,8 @@ class BackendConnection:
 
         try:
             await link.run(task_status=Ready())
+        except BackendRevisionRefused:
+            raise  # it is not what was looked for, and nothing is wrong with it
         except BackendError as error:
             attempt.failed(error)
             if became_ready:

@@ -20,6 +20,7 @@ from ..errors import (
     BackendError,
     BackendLost,
     BackendProtocolError,
+    BackendRevisionRefused,
     BackendUnavailable,
     Delivered,
 )
@@ -118,6 +119,7 @@ class Handshake:
         """Agree on a revision. A refusal of the one kind leads to the other; an outage is no refusal.
 
         Raises:
+            BackendRevisionRefused: it does not speak the only kind that was asked for.
             BackendUnavailable: it refused every kind, with its reason; or it ended.
             BackendProtocolError: it speaks a revision that is not known here.
             BackendError: it could not be reached.
@@ -161,7 +163,7 @@ class Handshake:
 
     async def _discover(self) -> Greeting:
         found: JsonObject | None = None
-        refusal = BackendUnavailable(self._backend, f"does not speak {LATEST_STATELESS}")
+        refusal = BackendRevisionRefused(self._backend, f"does not speak {LATEST_STATELESS}")
         try:
             with trio.move_on_after(PROBE_TIMEOUT):
                 found = await self._probe()
