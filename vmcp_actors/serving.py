@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import hypercorn.trio.run
 import trio
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 
 logger = logging.getLogger(__name__)
@@ -21,8 +21,15 @@ logger = logging.getLogger(__name__)
 class ContainedServer(TCPServer):
     """hypercorn's handler of one connection; what goes wrong in it ends this connection only."""
 
+    _client_gone = False
+
     async def protocol_send(self, event: Event) -> None:
-        """Write something. While another task of the connection closes it, there is nobody to write to."""
+        """Write something. While another task of the connection closes it, there is nobody to write to.
+
+        The timer for connections that are kept alive is not started for a client that is gone.
+        """
+        if self._client_gone and isinstance(event, Updated):
+            return
         try:
             await super().protocol_send(event)
         except trio.BusyResourceError:
@@ -34,6 +41,7 @@ class ContainedServer(TCPServer):
         The timer for connections that are kept alive would hold this one, its descriptor and its task, until it fires.
         """
         await super()._read_data()
+        self._client_gone = True
         await self.idle_task.stop()
 
     async def run(self) -> None:
