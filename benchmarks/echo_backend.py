@@ -15,6 +15,7 @@ RESULTS = {
         "capabilities": {"tools": {}},
         "serverInfo": {"name": "echo", "version": "1"},
     },
+    "ping": {},
     "tools/list": {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]},
     "tools/call": {"content": [{"type": "text", "text": "x" * 100}]},
 }

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.sessions.harness import backend, text_of
-from vmcp_actors.model import JsonObject
+from vmcp_actors.model import Era, JsonObject
 from vmcp_actors.settings import ServerSettings
 from vmcp_actors.testing import MemoryBackend, MemorySession
 
@@ -494,3 +494,43 @@ async def test_host_and_origin(
         exchange = await gateway.client().http("POST", body, server=server, **headers)
 
         assert exchange.status == status
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+async def test_what_can_just_be_read_and_not_be_written_again_is_refused(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, stateless: bool
+) -> None:
+    """The stack is deeper where a message is encoded than where it was decoded."""
+    a = backend("a", eras=tuple(Era))
+    async with served([a]) as gateway:
+        client = gateway.client()
+        await client.initialize()
+        statuses = set()
+        for depth in range(880, 1000, 4):
+            body: dict[str, Any] = {"name": "a_echo", "arguments": {"text": "@"}}
+            message, headers = client.message("tools/call", **body), {}
+            if stateless:
+                message, headers = client.stateless("tools/call", **body)
+            data = json.dumps(message).replace('"@"', "[" * depth + "]" * depth).encode()
+            exchange = await client.http("POST", data, **headers)
+            statuses.add((exchange.status, exchange.json.get("error", {}).get("code")))
+        assert (200, None) in statuses
+        assert (400, -32700) in statuses
+        assert statuses <= {(200, None), (200, -32600), (400, -32600), (400, -32700)}
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_websocket_is_refused(autojump_clock: MockClock) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await trio.lowlevel.checkpoint()
+        return {"type": "websocket.connect"}
+
+    async def send(event: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(event)
+
+    async with served([backend("a")]) as gateway:
+        await gateway.app({"type": "websocket", "headers": [], "path": "/mcp"}, receive, send)
+    assert [event["type"] for event in sent] == ["websocket.close"]

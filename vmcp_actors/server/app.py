@@ -35,6 +35,10 @@ def create_app(supervisor: SessionSupervisor, settings: ServerSettings, *, name:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})  # the server makes HTTP 403 of it
+            return
         if scope["type"] != "http":
             raise NotImplementedError(f"ASGI scope {scope['type']}")
         headers = headers_of(scope)

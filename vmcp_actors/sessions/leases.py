@@ -6,13 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-import msgspec
 import trio
 
 from ..actors import Reply
 from ..errors import Draining, UnsupportedProtocolVersion
 from ..model import BackendSpec, ClientProfile, Era, Identity, StdioCommand
 from ..settings import StatelessSettings
+from ..wire.messages import canonical_json
 from ..wire.revisions import LATEST_STATELESS, STATEFUL_REVISIONS, STATELESS_REVISIONS
 from .handshake import STATELESS_FIRST, STATELESS_ONLY, RevisionMemory
 from .session import Session
@@ -141,7 +141,7 @@ class Leases:
             parts = [identity.binding, None]
         if not native:
             parts.append(client.capabilities)
-        return msgspec.json.encode(parts, order="sorted").decode()
+        return canonical_json(parts).decode()
 
     def __repr__(self) -> str:
         return f"<Leases {self._settings.mode}: {len(self._sessions)} sessions, {len(self._starting)} starting>"

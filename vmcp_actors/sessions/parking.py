@@ -11,13 +11,13 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgspec
 import trio
 from attrs import frozen
 
 from ..actors import Call, Reply
 from ..errors import ClientUnreachable, InvalidParams
 from ..model import JsonObject, McpRequest, Notice, NoticeSink, PendingAnswer, RequestContext, discard_notice
+from ..wire.messages import canonical_json
 from ..wire.stateless import INTERACTIVE
 
 ANSWER_TIMEOUT: Final = 300.0
@@ -187,4 +187,4 @@ class _Parked:
 def _fingerprint(method: str, params: Mapping[str, Any]) -> bytes:
     """What makes a retry the same request: everything but its envelope, the answers and the state."""
     asked = {key: value for key, value in params.items() if key not in ("_meta", "inputResponses", "requestState")}
-    return hashlib.sha256(msgspec.json.encode([method, asked], order="sorted")).digest()
+    return hashlib.sha256(canonical_json([method, asked])).digest()

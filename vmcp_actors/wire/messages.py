@@ -76,12 +76,20 @@ def _check_shape(message: Message) -> None:
         raise RequestError("Not a JSON-RPC message: it has neither a method nor exactly one of result and error")
 
 
+def _encode(value: Any) -> bytes:
+    """Any JSON value. Raises `RequestError` when it is nested too deeply: what could just be decoded may be."""
+    try:
+        return _encoder.encode(value)
+    except RecursionError as error:
+        raise RequestError("nested too deeply to be sent") from error
+
+
 def encode_request(request_id: RequestId, method: str, params: JsonObject | None) -> bytes:
     """A request. Empty params are left out: some servers refuse `"params": null`."""
     message: JsonObject = {"jsonrpc": "2.0", "id": request_id, "method": method}
     if params:
         message["params"] = params
-    return _encoder.encode(message)
+    return _encode(message)
 
 
 def encode_notification(method: str, params: JsonObject | None) -> bytes:
@@ -89,19 +97,27 @@ def encode_notification(method: str, params: JsonObject | None) -> bytes:
     message: JsonObject = {"jsonrpc": "2.0", "method": method}
     if params:
         message["params"] = params
-    return _encoder.encode(message)
+    return _encode(message)
 
 
 def encode_result(request_id: RequestId, result: Any) -> bytes:
     """The answer to a request."""
-    return _encoder.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+    return _encode({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
 def encode_error(request_id: RequestId | None, error: JsonObject) -> bytes:
     """An error answer; the id is null when the request could not be read."""
-    return _encoder.encode({"jsonrpc": "2.0", "id": request_id, "error": error})
+    return _encode({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
 def encode_json(value: Any) -> bytes:
     """Any JSON value, for `/status` and logs."""
-    return _encoder.encode(value)
+    return _encode(value)
+
+
+def canonical_json(value: Any) -> bytes:
+    """The same bytes for the same value, whatever the order of members. Raises `RequestError` as the others do."""
+    try:
+        return msgspec.json.encode(value, order="sorted")
+    except RecursionError as error:
+        raise RequestError("nested too deeply") from error
