@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,15 @@ def processes_matching(text: str) -> dict[int, str]:
 def open_files(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def all_open_files(pid: int) -> int:
+    """How many descriptors a process and its descendants have open: hypercorn serves in a worker."""
+    total = open_files(pid)
+    for child in descendants(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total += open_files(child)
+    return total
 
 
 def resident_bytes(pid: int) -> int:

@@ -106,12 +106,17 @@ async def test_sessions_that_are_deleted_leave_nothing(tmp_path: Path) -> None:
     async with three_backends(tmp_path) as (served, many, backends):
         await many.run(2 * SESSIONS, delete=True)  # what is loaded once, and how the heap settles, is not a leak
         await back_to(served, 1000, backends)
-        files, memory = open_files(served.pid), resident_bytes(served.pid)
-        await many.run(SESSIONS, delete=True)
-        await back_to(served, files, backends)
+        files = open_files(served.pid)
+        growths = []
+        for _ in range(3):  # a leak grows with every batch; a heap that settles late does not
+            memory = resident_bytes(served.pid)
+            await many.run(SESSIONS, delete=True)
+            await back_to(served, files, backends)
+            growths.append((resident_bytes(served.pid) - memory) / SESSIONS)
+            if growths[-1] < 8 * 1024:
+                break
 
-        growth = resident_bytes(served.pid) - memory
-        assert growth / SESSIONS < 8 * 1024, f"{growth / SESSIONS:.0f} bytes stay of each session"
+        assert min(growths) < 8 * 1024, f"bytes that stay of each session, batch by batch: {growths}"
 
 
 async def test_sessions_that_are_idle_leave_nothing(tmp_path: Path) -> None:

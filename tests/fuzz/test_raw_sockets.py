@@ -12,7 +12,7 @@ import mcp
 import pytest
 import trio
 
-from tests.e2e.harness import GatewayProcess, gateway, hypercorn_command, open_files, until
+from tests.e2e.harness import GatewayProcess, all_open_files, gateway, hypercorn_command, until
 from tests.e2e.test_real_clients import demo_with
 
 from .messages import body
@@ -116,7 +116,7 @@ async def fuzz(served: GatewayProcess, seeds: range) -> Counter[str]:
 
     async with mcp.Client(served.url, mode="legacy", cache=None) as client:
         await client.call_tool("notes_begin", {})
-        before = open_files(served.pid)
+        before = all_open_files(served.pid)
         for start in range(seeds.start, seeds.stop, 50):
             async with trio.open_nursery() as nursery:
                 for seed in range(start, min(start + 50, seeds.stop)):
@@ -125,7 +125,7 @@ async def fuzz(served: GatewayProcess, seeds: range) -> Counter[str]:
             assert listed.structured_content == {"notes": [], "transaction": True}, f"seeds from {start}"
             assert await trio.to_thread.run_sync(health_of, served) == {"status": "ok"}
         # hypercorn holds a connection that its client left in the middle for as long as one that is kept alive.
-        await until(lambda: open_files(served.pid) <= before + 2, 100)
+        await until(lambda: all_open_files(served.pid) <= before + 2, 100)
     return outcomes
 
 

@@ -501,13 +501,19 @@ async def test_what_can_just_be_read_and_not_be_written_again_is_refused(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, stateless: bool
 ) -> None:
     """The stack is deeper where a message is encoded than where it was decoded."""
-    a = backend("a", eras=tuple(Era))
+
+
+    async def swallow(*_: Any) -> str:
+        await trio.lowlevel.checkpoint()
+        return "gone"
+
+    a = MemoryBackend("a", eras=tuple(Era), tools={"swallow": swallow})
     async with served([a]) as gateway:
         client = gateway.client()
         await client.initialize()
         statuses = set()
         for depth in range(880, 1000, 4):
-            body: dict[str, Any] = {"name": "a_echo", "arguments": {"text": "@"}}
+            body: dict[str, Any] = {"name": "a_swallow", "arguments": {"text": "@"}}
             message, headers = client.message("tools/call", **body), {}
             if stateless:
                 message, headers = client.stateless("tools/call", **body)

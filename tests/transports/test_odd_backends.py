@@ -10,7 +10,7 @@ import trio
 from mcp.shared.exceptions import MCPError
 from trio.testing import MockClock
 
-from vmcp_actors.errors import BackendSessionLost, BackendUnauthorized
+from vmcp_actors.errors import BackendProtocolError, BackendSessionLost, BackendUnauthorized, Delivered, RequestError
 
 from .test_session_loss import connected, http
 
@@ -50,6 +50,46 @@ async def test_a_request_id_that_is_used_twice_does_not_end_the_connection(autoj
         assert await dispatcher.send_raw_request("tools/call", {}, {"request_id": 2}) == {"fine": True}
         await trio.sleep(1)
         assert await dispatcher.send_raw_request("tools/call", {}, {"request_id": 3}) == {"fine": True}
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {**RESULT, "id": 3},
+        {**RESULT, "id": None},
+        {"jsonrpc": "2.0", "id": 3, "error": {"code": -32000, "message": "not yours"}},
+        {"jsonrpc": "2.0", "id": 2, "method": "ping"},
+    ],
+)
+async def test_the_answer_to_another_request_is_nobodys(autojump_clock: MockClock, answer: Any) -> None:
+    async with connected(http(200, answer)) as dispatcher, trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run, refuse, ignore)
+        with pytest.raises(BackendProtocolError, match="no response to it") as caught:
+            await dispatcher.send_raw_request("tools/call", {}, {"request_id": 2})
+        assert caught.value.delivered is Delivered.UNKNOWN
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_error_without_an_id_answers_the_request_it_came_for(autojump_clock: MockClock) -> None:
+    """JSON-RPC 2.0 §5: the id is null when the backend could not read ours."""
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "what?"}}
+    async with connected(http(200, error)) as dispatcher, trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run, refuse, ignore)
+        with pytest.raises(MCPError, match="what"):
+            await dispatcher.send_raw_request("tools/call", {}, {"request_id": 2})
+        nursery.cancel_scope.cancel()
+
+
+async def test_parameters_that_cannot_be_written_are_not_sent(autojump_clock: MockClock) -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    async with connected(http(200, RESULT)) as dispatcher, trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run, refuse, ignore)
+        with pytest.raises(RequestError, match="nested"):
+            await dispatcher.send_raw_request("tools/call", {"deep": deep}, {"request_id": 2})
+        assert await dispatcher.send_raw_request("tools/call", {}, {"request_id": 2}) == {"fine": True}
         nursery.cancel_scope.cancel()
 
 

@@ -149,6 +149,7 @@ class HttpDispatcher:
         Raises:
             MCPError: the backend answered with a JSON-RPC error, or `opts["timeout"]` seconds passed.
             BackendError: what happened on the way; `delivered` says whether the backend may have run it.
+            RequestError: the parameters cannot be written as JSON; nothing was sent.
         """
         opts = opts or {}
         request_id = opts.get("request_id")
@@ -229,9 +230,10 @@ class HttpDispatcher:
             return await AnswerStream(self, request_id, on_break).answer(response)
         if response.status == 200 and content_type == "application/json":
             message = self._decode(await response.read(MAX_MESSAGE_BYTES))
-            if message.is_response:
+            theirs = message.id == request_id or (message.id is None and isinstance(message.error, dict))
+            if message.is_response and theirs:
                 return message
-            raise BackendProtocolError(self.backend, "answered a request with something that is no response")
+            raise BackendProtocolError(self.backend, "answered a request with something that is no response to it")
         if response.status >= 400:
             return await self._refusal(response)
         raise BackendProtocolError(self.backend, f"answered HTTP {response.status} with {content_type or 'no content'}")
