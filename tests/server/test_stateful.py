@@ -502,7 +502,6 @@ async def test_what_can_just_be_read_and_not_be_written_again_is_refused(
 ) -> None:
     """The stack is deeper where a message is encoded than where it was decoded."""
 
-
     async def swallow(*_: Any) -> str:
         await trio.lowlevel.checkpoint()
         return "gone"
