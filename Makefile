@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SEEDS ?= 1000
 # 114, 128: our startable functions hand `task_status` on; 124, 9xx: optional rules about checkpoints, off by default in flake8.
 ASYNC_RULES_OFF := ASYNC114,ASYNC128,ASYNC124,ASYNC9
 
-.PHONY: run test test-all check format setup e2e-tools bench clean
+.PHONY: run test test-all check format setup e2e-tools simulate mutants bench clean
 
 run: $(VENV)/.runtime
 	$(BIN)/vmcp-actors serve $(ARGS)
@@ -19,6 +20,14 @@ test: check e2e-tools
 
 test-all: check e2e-tools
 	$(BIN)/python -m pytest $(ARGS)
+
+# Worlds from seeds, with all that can go wrong in them: docs/explain/simulation.md.
+simulate: $(VENV)/.development
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+# Would the simulation notice? The runtime with one defect at a time, until a seed shows it.
+mutants: $(VENV)/.development
+	$(BIN)/python -m tests.simulation.mutants $(ARGS)
 
 check: $(VENV)/.development
 	$(BIN)/ruff check .

@@ -132,7 +132,7 @@ class SessionFactory:
         )
         await start(actor.run)
         if self.health.settings.partial_failure_mode == "fail":
-            _check_complete(actor)
+            await _check_complete(actor)
         return Session(
             session_id,
             identity,
@@ -152,13 +152,14 @@ class SessionFactory:
         return f"<SessionFactory: {self._connecting.borrowed_tokens} backends being connected>"
 
 
-def _check_complete(actor: SessionActor) -> None:
-    """End the session, and raise `BackendUnavailable`, if any of its backends is not there."""
+async def _check_complete(actor: SessionActor) -> None:
+    """End the session, and raise `BackendUnavailable` when it has ended, if any of its backends is not there."""
     missing = {
         name: connection.unavailable_text() for name, connection in actor.connections.items() if not connection.ready
     }
     if missing:
-        actor.ref.request_stop(drain=0.0, reason="is incomplete")
+        with trio.CancelScope(shield=True):  # until it has ended it counts, and that takes `goodbye_timeout` at most
+            await actor.ref.stop(drain=0.0, reason="is incomplete")
         (first, reason), *others = sorted(missing.items())
         more = "".join(f"; backend {name}: {text}" for name, text in others)
         raise BackendUnavailable(first, reason + more)

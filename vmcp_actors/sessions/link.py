@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 from attrs import evolve
+from mcp.shared.exceptions import MCPError
 
 from ..actors import Actor, Call, ServiceNursery, open_service_nursery
 from ..errors import (
@@ -48,6 +49,8 @@ logger = logging.getLogger(__name__)
 SESSION_LOSS_GRACE = 1.0
 """Seconds that other calls get to hear for themselves that the backend forgot the session."""
 NOTIFY_TIMEOUT = 5.0
+
+REFUSED_SESSIONS = "no longer speaks the revision of the session"
 
 NOT_UNDERSTOOD = frozenset({UNSUPPORTED_PROTOCOL_VERSION, INVALID_REQUEST, METHOD_NOT_FOUND})
 """Errors with which a backend that no longer speaks the stateless revision may refuse a request in it."""
@@ -126,23 +129,25 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         try:
             # The scope stays open all the time: scopes must close in reverse order, and the transport opens nurseries.
             with connecting, transport_errors(self.spec.name, "connection"):
-                async with self._open_transport(self.spec) as transport, open_service_nursery() as services:
-                    self._transport, self._services = transport, services
+                async with self._open_transport(self.spec) as transport, open_service_nursery() as pumps:
+                    self._transport = transport
                     self._dialect = Dialect(self.spec, transport, self._client_capabilities)
                     try:
-                        await services.start(self._pump, transport)
-                        await self._shake_hands(transport, services)
-                        await self._catalog.discover(self.capabilities)
-                        connecting.deadline = math.inf
-                        self._gate.leave()
-                        at_gate = False
-                        services.start_soon(self._catalog.run)
-                        self._events.catalog_changed(self._catalog.catalog)
-                        yield
+                        await pumps.start(self._pump, transport)
+                        # Whatever else sends over the connection ends before the goodbye.
+                        async with open_service_nursery() as self._services:
+                            await self._shake_hands(transport, self._services)
+                            await self._catalog.discover(self.capabilities)
+                            connecting.deadline = math.inf
+                            self._gate.leave()
+                            at_gate = False
+                            self._services.start_soon(self._catalog.run)
+                            self._events.catalog_changed(self._catalog.catalog)
+                            yield
                     finally:
+                        self._services = None
                         with trio.move_on_after(self._goodbye_timeout, shield=True):
                             await transport.goodbye()
-                        self._services = None
             if connecting.cancelled_caught:
                 self.fail(BackendUnavailable(self.spec.name, f"was not ready within {self.spec.connect_timeout:g} s"))
                 await trio.lowlevel.checkpoint()
@@ -245,7 +250,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         Raises `BackendReplied` for the backend's own error, `BackendTimeout`, or another `BackendError`.
         """
         if self._listener is None:
-            return await self._exchange(request, call)
+            return await self._exchange_in_session(request, call)
         try:
             if request.method in ("resources/subscribe", "resources/unsubscribe"):
                 return await self._watch(request, self._listener)
@@ -260,6 +265,17 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         if (refused or failure.code == SERVER_ERROR) and await self._revision_changed() and refused:
             raise BackendRevisionChanged(self.spec.name, f"no longer speaks {LATEST_STATELESS}") from failure
         raise failure
+
+    async def _exchange_in_session(self, request: BackendRequest, call: Call[BackendRequest, JsonObject]) -> JsonObject:
+        try:
+            return await self._exchange(request, call)
+        except BackendReplied as error:
+            if error.code != UNSUPPORTED_PROTOCOL_VERSION:
+                raise
+            refusal = error
+        if await self._session_refused():
+            raise BackendRevisionChanged(self.spec.name, REFUSED_SESSIONS) from refusal
+        raise refusal
 
     async def _exchange(self, request: BackendRequest, call: Call[BackendRequest, JsonObject]) -> JsonObject:
         request_id = self._dialect.new_id()
@@ -299,6 +315,20 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         if changed:
             self._end(BackendRevisionChanged(self.spec.name, f"no longer speaks {LATEST_STATELESS}"))
         return changed
+
+    async def _session_refused(self) -> bool:
+        """After an error that a backend gives that knows no sessions any more, or a tool for reasons of its own: ask
+        it once more. If it is the backend the link ends, and the next one agrees on another revision.
+        """
+        refused = False
+        with trio.move_on_after(self.spec.connect_timeout), suppress(BackendError):
+            try:
+                await self._dialect.ask("ping", None)
+            except MCPError as error:
+                refused = error.code == UNSUPPORTED_PROTOCOL_VERSION
+        if refused:
+            self._end(BackendRevisionChanged(self.spec.name, REFUSED_SESSIONS))
+        return refused
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Send a notification to the backend. Synchronous, best effort: it is lost if the connection is."""
