@@ -1,17 +1,21 @@
 """The gateway as an ASGI application for `hypercorn -k trio vmcp_actors.asgi:app`.
 
-The configuration file is named by the environment variable `VMCP_CONFIG`; without it the demo backends are served. The
-gateway is opened in the ASGI lifespan, so the server must support that, as hypercorn does.
+The environment variable `VMCP_CONFIG` names the configuration file, which is read again when it changes; without it
+the demo backends are served. The gateway is opened in the ASGI lifespan, so the server must support that, as hypercorn
+does.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
+from pathlib import Path
 
 from .config import load_config
 from .errors import ConfigError
 from .gateway import Gateway, demo_config, open_gateway
+from .reloading import ConfigFollower, following
 from .server.http import Receive, Scope, Send
 from .server.sockets import bound_own_listeners
 from .serving import contain_connections
@@ -50,7 +54,8 @@ class GatewayApp:
             self._gateway = gateway
             bound_own_listeners(config.server.send_timeout)
             await send({"type": "lifespan.startup.complete"})
-            await receive()  # lifespan.shutdown
+            async with following(ConfigFollower(gateway, Path(path))) if path else nullcontext():
+                await receive()  # lifespan.shutdown
             await gateway.drain()
         self._gateway = None
         await send({"type": "lifespan.shutdown.complete"})

@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from attrs import frozen
+from attrs import evolve
 
 from .config import Config, backends_only
 from .model import BackendSpec, Decorator, StdioCommand
@@ -18,19 +18,38 @@ from .transports import OpenTransport, open_transport
 __all__ = ["Gateway", "demo_config", "open_gateway"]
 
 
-@frozen
 class Gateway:
     """A running gateway. Embedding programs use `supervisor`; servers use `app`.
 
     Attributes:
-        config: what it was made from.
+        config: what it goes by now.
         supervisor: starts and finds sessions; works without any server.
         app: the ASGI application, for hypercorn on trio or any other ASGI server on trio.
     """
 
-    config: Config
-    supervisor: SessionSupervisor
-    app: Asgi
+    def __init__(self, config: Config, supervisor: SessionSupervisor, app: Asgi) -> None:
+        self.config = config
+        self.supervisor = supervisor
+        self.app = app
+
+    def reload(self, config: Config) -> tuple[str, ...]:
+        """Go by another configuration from now on, with the sessions there are. Synchronous.
+
+        See `SessionSupervisor.reconfigure`. Returns the names of the parts that differ and need a restart: the server
+        is what it was, and so is the name by which the gateway calls itself to clients.
+        """
+        self.supervisor.reconfigure(
+            backends=config.backends,
+            settings=config.sessions,
+            aggregation=config.aggregation,
+            restart=config.restart,
+            health=config.health,
+            stateless=config.stateless,
+        )
+        left = {part: getattr(self.config, part) for part in ("name", "server")}
+        needs_restart = tuple(part for part, value in left.items() if getattr(config, part) != value)
+        self.config = evolve(config, **left)
+        return needs_restart
 
     async def drain(self, *, drain: float | None = None) -> None:
         """Start no more sessions and close those there are; returns when the last has ended. See the supervisor."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -56,6 +56,13 @@ class Breaker:
         self._failures: deque[float] = deque(maxlen=settings.failure_threshold)
         self._opened: float | None = None
         self._probing = False
+
+    def reconfigure(self, settings: BreakerSettings) -> None:
+        """Go by these settings from now on; closed, and without memory, if they are others."""
+        if settings != self._settings:
+            self._settings = settings
+            self._failures = deque(maxlen=settings.failure_threshold)
+            self._opened = None
 
     @property
     def circuit(self) -> Circuit:
@@ -142,6 +149,11 @@ class BackendHealth:
         self._successes = self._failures = self._in_a_row = self._refused = 0
         self._last_failure: BackendError | None = None
         self._known = False
+
+    def reconfigure(self, settings: HealthSettings) -> None:
+        """Go by these settings from now on. What was learnt stays; a breaker that is another begins anew, closed."""
+        self._threshold = settings.unhealthy_threshold
+        self.breaker.reconfigure(settings.breaker)
 
     @property
     def status(self) -> Status:
@@ -261,6 +273,13 @@ class Health:
         if backend not in self._backends:
             self._backends[backend] = BackendHealth(backend, self.settings)
         return self._backends[backend]
+
+    def reconfigure(self, settings: HealthSettings, backends: Collection[str]) -> None:
+        """Go by these settings from now on, and forget backends that are none of these."""
+        self.settings = settings
+        self._backends = {name: health for name, health in self._backends.items() if name in backends}
+        for health in self._backends.values():
+            health.reconfigure(settings)
 
     def statistics(self) -> tuple[HealthStatistics, ...]:
         """A snapshot of every backend."""

@@ -196,7 +196,7 @@ def test_options_win_over_the_configuration(run: Run, tmp_path: Path, monkeypatc
 async def test_sigterm_lets_running_calls_end(caplog: pytest.LogCaptureFixture) -> None:
     """A call under way is answered although the signal came; then the command returns."""
     config = config_on_a_free_port(warnings=("a key has no effect",))
-    async with serving(config, demo=True) as (url, output, ended):
+    async with serving(config) as (url, output, ended):
         async with mcp.Client(url, mode="legacy") as client, trio.open_nursery() as nursery:
             await client.list_tools()  # or the client asks for it after the call, when its session is closing
             nursery.start_soon(_signal_after, 0.3, signal.SIGTERM)

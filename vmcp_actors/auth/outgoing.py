@@ -31,6 +31,12 @@ class RenewingAuthorizer:
         self._fetching: trio.Event | None = None
         self._fetches = 0
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both get their credentials from the same place, so that a configuration read again is the same."""
+        return isinstance(other, RenewingAuthorizer) and self._fetch == other._fetch
+
+    __hash__ = None  # type: ignore[assignment]
+
     async def authorize(self) -> Credential:
         """The credential for a request now. Raises `CredentialsUnavailable`.
 

@@ -75,14 +75,21 @@ def main(verbose: int) -> None:
 @click.option("--host", callback=_not_empty, help="Where to listen, instead of what the configuration says.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of what the configuration says.")
 def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
-    """Serve the gateway until Ctrl-C or SIGTERM. Without a configuration: the demo backends."""
+    """Serve the gateway until Ctrl-C or SIGTERM. Without a configuration: the demo backends.
+
+    The configuration is read again when its file changes, and on SIGHUP.
+    """
+
+    def adjust(config: Config) -> Config:
+        server = attrs.evolve(
+            config.server,
+            host=host if host is not None else config.server.host,
+            port=port if port is not None else config.server.port,
+        )
+        return attrs.evolve(config, server=server)
+
     config = _load(config_path) if config_path is not None else demo_config()
-    server = attrs.evolve(
-        config.server,
-        host=host if host is not None else config.server.host,
-        port=port if port is not None else config.server.port,
-    )
-    _run(serve_gateway, attrs.evolve(config, server=server), err, demo=config_path is None)
+    _run(serve_gateway, adjust(config), err, path=config_path, adjust=adjust)
 
 
 @main.command()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -16,12 +18,14 @@ from rich.console import Console
 
 from ..config import Config
 from ..gateway import Gateway, open_gateway
+from ..reloading import ConfigFollower, following
 from ..server.sockets import bound_unacknowledged, hang_up
 from ..serving import contain_connections
 from ..settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
+ENDS = (signal.SIGINT, signal.SIGTERM)
 STREAM_GRACE = 2.0
 """Seconds that responses get to be written after every session has ended."""
 
@@ -59,28 +63,57 @@ def hypercorn_config(settings: ServerSettings) -> HypercornConfig:
     return config
 
 
-async def serve_gateway(config: Config, console: Console, *, demo: bool = False) -> None:
-    """Serve until a signal. Raises OSError when the address cannot be used."""
+async def serve_gateway(
+    config: Config,
+    console: Console,
+    *,
+    path: Path | None = None,
+    adjust: Callable[[Config], Config] = lambda config: config,
+) -> None:
+    """Serve until a signal, and follow the configuration file. Raises OSError when the address cannot be used.
+
+    Args:
+        path: where the configuration is from; None for the demo.
+        adjust: what options change in the configuration, and in each that is read later.
+    """
     for warning in config.warnings:
         logger.warning(warning)
-    async with open_gateway(config) as gateway:
-        await serve_until_signalled(gateway, on_ready=lambda binds: _announce(console, config, binds, demo=demo))
+    async with open_gateway(config) as gateway, AsyncExitStack() as stack:
+        follower = ConfigFollower(gateway, path, adjust=adjust) if path is not None else None
+        if follower is not None:
+            await stack.enter_async_context(following(follower))
+        await serve_until_signalled(
+            gateway,
+            on_ready=lambda binds: _announce(console, config, binds, demo=path is None),
+            on_hangup=follower.reload if follower is not None else None,
+        )
     console.print("ended", highlight=False)
 
 
-async def serve_until_signalled(gateway: Gateway, *, on_ready: Callable[[list[str]], None]) -> None:
-    """Serve the gateway until SIGINT or SIGTERM, then end it in order.
+async def serve_until_signalled(
+    gateway: Gateway,
+    *,
+    on_ready: Callable[[list[str]], None],
+    on_hangup: Callable[[], Awaitable[object]] | None = None,
+) -> None:
+    """Serve the gateway until SIGINT or SIGTERM, then end it in order. `on_hangup` is what SIGHUP does.
 
     First sessions are drained while the server still serves, so that running calls are answered and event streams end;
     then the server stops. A second signal cuts the draining short.
     """
     stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    terminal = sys.stderr.isatty()
+    with trio.open_signal_receiver(*ENDS, *([signal.SIGHUP] if on_hangup else ())) as signals:
         async with trio.open_nursery() as nursery:
             config = hypercorn_config(gateway.config.server)
             binds: list[str] = await nursery.start(_serve, gateway, config, stop, nursery.cancel_scope)
             on_ready(binds)
             number = await anext(signals)
+            while number not in ENDS and on_hangup is not None:
+                if terminal and not sys.stderr.isatty():
+                    break  # the terminal was closed: that is told by SIGHUP, too
+                await on_hangup()
+                number = await anext(signals)
             logger.info("%s: draining", signal.Signals(number).name)
             async with trio.open_nursery() as draining:
                 draining.start_soon(_cut_short_on_signal, signals, gateway)
@@ -115,8 +148,9 @@ async def _serve(
 
 async def _cut_short_on_signal(signals: AsyncIterator[int], gateway: Gateway) -> None:
     async for number in signals:
-        logger.warning("%s again: cancelling what still runs", signal.Signals(number).name)
-        await gateway.drain(drain=0.0)
+        if number in ENDS:
+            logger.warning("%s again: cancelling what still runs", signal.Signals(number).name)
+            await gateway.drain(drain=0.0)
 
 
 def _announce(console: Console, config: Config, binds: list[str], *, demo: bool) -> None:

@@ -1,10 +1,11 @@
 """Sessions: the domain object, the actors behind it, the factory that makes it and the supervisor that owns it."""
 
-from .backend import REINITIALIZED, BackendConnection, ConnectionState, ConnectionStatistics
+from .backend import REINITIALIZED, BackendConnection
 from .factory import NOT_RELAYED, SessionFactory, new_session_id
 from .parking import InteractiveCall
 from .router import LOG_LEVELS
 from .session import Session, SessionStatistics
+from .status import ConnectionState, ConnectionStatistics
 from .supervisor import SessionSupervisor, SupervisorStatistics, open_supervisor
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -12,6 +12,7 @@ from ..actors import Actor, Call, ServiceNursery, open_service_nursery
 from ..errors import ClientUnreachable, UnresolvedConflicts
 from ..model import (
     AskClient,
+    BackendSpec,
     Decorator,
     Handler,
     JsonObject,
@@ -26,15 +27,19 @@ from ..model import (
 from ..routing import RoutingTable, build_table
 from ..settings import AggregationSettings, SessionSettings
 from ..store import SessionStore
-from .backend import BackendConnection, ConnectionEvents, ConnectionState
+from .backend import BackendConnection
 from .discovery import CHANGED
 from .keepalive import Keepalive
 from .request_state import StateSeal
 from .router import LOG_LEVELS, Router, set_level, subscribe_again
+from .status import ConnectionEvents
 
 logger = logging.getLogger(__name__)
 
 STORE_TIMEOUT = 5.0
+
+Connect = Callable[[ConnectionEvents, BackendSpec, BackendConnection | None], BackendConnection]
+"""Makes a connection for a session, perhaps one that replaces another. It is not run yet."""
 
 VISIBLE: Mapping[str, Callable[[RoutingTable], object]] = {
     "notifications/tools/list_changed": lambda table: table.tool_definitions,
@@ -56,11 +61,12 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self,
         session_id: Secret[str],
         *,
-        connect: Callable[[ConnectionEvents], Sequence[BackendConnection]],
+        backends: Sequence[BackendSpec],
+        connect: Connect,
         client_capabilities: JsonObject,
         principal: str | None,
         seal: StateSeal,
-        keepalives: Mapping[str, Keepalive],
+        keepalive_of: Callable[[BackendSpec], Keepalive | None],
         aggregation: AggregationSettings,
         settings: SessionSettings,
         decorators: Sequence[Decorator],
@@ -71,8 +77,9 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self.client_capabilities = client_capabilities
         self.principal = principal
         self.seal = seal
-        self._keepalives = keepalives
-        self.connections: dict[str, BackendConnection] = {c.spec.name: c for c in connect(self)}
+        self._connect = connect
+        self._keepalive_of = keepalive_of
+        self.connections = {spec.name: connect(self, spec, None) for spec in backends}
         self.table: RoutingTable = build_table({}, aggregation)
         self.on_client_notice: NoticeSink = discard_notice
         self.ask_client: AskClient = nobody_to_ask
@@ -87,7 +94,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self._news: set[str] = set()
         self._has_news = trio.Event()
         self._left_out: frozenset[str] = frozenset()
-        self._started = False
+        self._services: ServiceNursery | None = None
         self.last_activity = trio.current_time()
 
     @asynccontextmanager
@@ -95,26 +102,72 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         """Connect the backends, in parallel, for at most `ready_timeout`; those that are late go on by themselves."""
         async with open_service_nursery() as services:
             for connection in self.connections.values():
-                services.start_soon(connection.run, name=f"{self.name} · {connection.spec.name}")
-                keepalive = self._keepalives.get(connection.spec.name)
-                if keepalive is not None:
-                    services.start_soon(keepalive.run, connection)
+                self._begin(connection, services)
             with trio.move_on_after(self._settings.ready_timeout):
                 for connection in self.connections.values():
                     await connection.wait_settled()
             try:
-                self.table = self._build_table(self._left_out)
+                self.table = self._build_table(self._aggregation, self._left_out)
             except UnresolvedConflicts as error:
                 self.fail(error)
                 await trio.lowlevel.checkpoint()
-            connected_at_start = {name: c.connects for name, c in self.connections.items() if c.ready}
+            connected_at_start = {name: (c, c.connects) for name, c in self.connections.items() if c.ready}
             services.start_soon(self._follow_backends, connected_at_start, services)
-            self._started = True
+            self._services = services
             self.last_activity = trio.current_time()
             try:
                 yield
             finally:
+                self._services = None
                 self.on_closing()
+
+    def _begin(
+        self, connection: BackendConnection, services: ServiceNursery, *, after: BackendConnection | None = None
+    ) -> None:
+        name = f"{self.name} · {connection.spec.name}"
+        services.start_soon(self._keep, connection, self._keepalive_of(connection.spec), after, name=name)
+
+    @staticmethod
+    async def _keep(
+        connection: BackendConnection, keepalive: Keepalive | None, after: BackendConnection | None
+    ) -> None:
+        """Have a connection, until cancelled or until it is retired; one that replaces another when that has ended."""
+        if after is not None:
+            await after.wait_closed()
+        async with trio.open_nursery() as nursery:
+            if keepalive is not None:
+                nursery.start_soon(keepalive.run, connection)
+            await connection.run()
+            nursery.cancel_scope.cancel("the connection has ended")
+
+    def reconfigure(self, backends: Sequence[BackendSpec], aggregation: AggregationSettings) -> None:
+        """Have these backends from now on. Synchronous; what follows from it happens in the session's own tasks.
+
+        New ones are connected, and their tools appear when they are. Those that are gone take no new requests, get
+        `drain_timeout` for those under way, and are told goodbye. One that is reached in another way does both, one
+        after the other, and keeps its tools meanwhile.
+        """
+        unchanged = [connection.spec for connection in self.connections.values()] == list(backends)
+        if self._services is None or (unchanged and aggregation == self._aggregation):
+            return  # or it is ending
+        connections, changed = {}, set(self.connections)
+        for spec in backends:
+            old = self.connections.pop(spec.name, None)
+            if old is not None and _reached_alike(old.spec, spec):
+                old.adopt(spec)
+                changed.discard(spec.name)
+                connections[spec.name] = old
+                continue
+            new = connections[spec.name] = self._connect(self, spec, old)
+            if old is not None:
+                old.retire(drain=self._settings.drain_timeout)
+            self._begin(new, self._services, after=old)
+        for gone in self.connections.values():
+            gone.retire(drain=self._settings.drain_timeout)
+            self._news.add(gone.spec.name)
+            self._has_news.set()
+        self.connections = connections
+        self._replace_table(aggregation, changed)
 
     async def handle(self, request: McpRequest, call: Call[McpRequest, JsonObject]) -> JsonObject:
         """Answer one request through the decorators and the router."""
@@ -132,10 +185,14 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         """
         self._news.add(name)
         self._has_news.set()
-        connection = self.connections[name]
-        if not self._started or connection.state is not ConnectionState.READY:
-            return
-        old, new = self.table, self._rebuild(name)
+        connection = self.connections.get(name)
+        if self._services is not None and connection is not None and connection.ready:
+            self._replace_table(self._aggregation, {name}, announced)
+
+    def _replace_table(
+        self, aggregation: AggregationSettings, changed: Collection[str], announced: str | None = None
+    ) -> None:
+        old, new = self.table, self._rebuild(aggregation, frozenset(changed))
         self.table = new
         for method, visible in VISIBLE.items():
             if visible(old) != visible(new) or announced in CHANGED[method]:
@@ -162,55 +219,70 @@ class SessionActor(Actor[McpRequest, JsonObject]):
             return False
         return LOG_LEVELS.index(level) < LOG_LEVELS.index(self.log_level)
 
-    def _rebuild(self, changed: str) -> RoutingTable:
-        """A new table. Strategy `manual`: a backend whose names clash is left out, until they no longer do."""
-        for left_out in (frozenset[str](), self._left_out, self._left_out | {changed}):
+    def _rebuild(self, aggregation: AggregationSettings, changed: frozenset[str]) -> RoutingTable:
+        """A new table. Strategy `manual`: backends whose names clash are left out, until they no longer do; and rules
+        with which even that does not help are not applied.
+        """
+        without = self._left_out | changed
+        attempts = [(aggregation, left_out) for left_out in (frozenset[str](), self._left_out, without)]
+        for rules, left_out in [*attempts, (self._aggregation, without)]:
             try:
-                table = self._build_table(left_out)
+                table = self._build_table(rules, left_out)
             except UnresolvedConflicts as error:
-                logger.warning("%s: backend %s changed: %s", self.name, changed, error)
+                logger.warning("%s: %s changed: %s", self.name, ", ".join(sorted(changed)) or "the rules", error)
             else:
-                self._left_out = left_out
+                self._aggregation, self._left_out = rules, left_out
                 return table
         return self.table
 
-    def _build_table(self, left_out: frozenset[str]) -> RoutingTable:
+    def _build_table(self, aggregation: AggregationSettings, left_out: frozenset[str]) -> RoutingTable:
         catalogs = {
             name: connection.catalog
             for name, connection in self.connections.items()
             if connection.ever_ready and name not in left_out
         }
-        return build_table(catalogs, self._aggregation, complete=len(catalogs) == len(self.connections))
+        return build_table(catalogs, aggregation, complete=len(catalogs) == len(self.connections))
 
-    async def _follow_backends(self, connected_at_start: Mapping[str, int], services: ServiceNursery) -> None:
+    async def _follow_backends(
+        self, connected_at_start: Mapping[str, tuple[BackendConnection, int]], services: ServiceNursery
+    ) -> None:
         """Do what a backend's new connection asks for besides the table: save its session id, tell it the log level and
         what is subscribed to. (It asks for roots itself, and the client's capabilities were in the handshake.)
         """
-        saved: dict[str, int] = {}
+        seen: dict[str, tuple[BackendConnection, int]] = {}
         while True:
             await self._has_news.wait()
             names, self._news, self._has_news = self._news, set(), trio.Event()
             for name in sorted(names):
-                connection = self.connections[name]
-                if not connection.ready or saved.get(name) == connection.connects:
+                connection = self.connections.get(name)
+                if connection is None:
+                    seen.pop(name, None)
+                    await self._save(name, None)
                     continue
-                saved[name] = connection.connects
-                await self._save(connection)
-                joined_later = connection.connects != connected_at_start.get(name)
+                now = (connection, connection.connects)
+                if not connection.ready or seen.get(name) == now:
+                    continue
+                seen[name] = now
+                await self._save(name, connection.backend_session)
+                joined_later = connected_at_start.get(name) != now
                 if joined_later and connection.watched:
                     services.start_soon(subscribe_again, connection)
                 if joined_later and self.log_level is not None:
                     services.start_soon(set_level, connection, self.log_level, discard_notice)
 
-    async def _save(self, connection: BackendConnection) -> None:
+    async def _save(self, backend: str, backend_session: Secret[str] | None) -> None:
         """Note the backend session in the store. One that fails or hangs costs the note, not the session."""
         if self._store is None:
             return
         with trio.move_on_after(STORE_TIMEOUT):
             try:
-                await self._store.update_backend(self._session_id, connection.spec.name, connection.backend_session)
+                await self._store.update_backend(self._session_id, backend, backend_session)
             except Exception:
                 logger.exception("%s: a backend session was not noted in the store", self.name)
+
+
+def _reached_alike(old: BackendSpec, new: BackendSpec) -> bool:
+    return (old.endpoint, old.eras) == (new.endpoint, new.eras)
 
 
 def nobody_to_ask(method: str, _: JsonObject) -> PendingAnswer:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Sequence
-from typing import Protocol
 
 import trio
-from attrs import frozen
 
 from ..actors import Backoff, ChildSpec, Decision, ExitReason, Intensity, Restart, supervise
 from ..errors import (
@@ -43,6 +40,7 @@ from .backchannel import BackendRequest
 from .gate import ConnectGate
 from .handshake import Greeting, RevisionMemory
 from .link import BackendLink
+from .status import ConnectionEvents, ConnectionState, ConnectionStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -50,58 +48,14 @@ REINITIALIZED = "io.vmcp-actors/backendReinitialized"
 """In the `_meta` of a result: the backend forgot our session, and this ran in a new one (mission S8)."""
 
 
-class ConnectionState(enum.Enum):
-    """Where a backend connection is in its life."""
-
-    CONNECTING = "connecting"
-    READY = "ready"
-    WAITING = "waiting"
-    UNAVAILABLE = "unavailable"
-    CLOSED = "closed"
-
-
-class ConnectionEvents(Protocol):
-    """What a connection tells its session. Synchronous."""
-
-    def backend_changed(self, name: str, announced: str | None = None) -> None:
-        """The state, the catalog or the backend session of this connection is another one now.
-
-        `announced` is the list of which the backend itself has said that it changed.
-        """
-        ...
-
-    def backend_notice(self, name: str, notice: Notice) -> None:
-        """The backend sent a notification that belongs to no request."""
-        ...
-
-    def backend_asks(self, method: str, params: JsonObject) -> PendingAnswer:
-        """The backend asks the client something that belongs to no request. Raises `ClientUnreachable`."""
-        ...
-
-
-@frozen
-class ConnectionStatistics:
-    """A snapshot of a backend connection. `next_try` is in seconds from now, None when there is none planned.
-
-    `era` is the kind of revision that was agreed when it was last connected, None before.
-    """
-
-    backend: str
-    state: str
-    era: str | None
-    tools: int
-    running_calls: int
-    handled_calls: int
-    connects: int
-    reason: str | None
-    next_try: float | None
-
-
 class BackendConnection:
     """Keeps one backend connected for one session, and sends its requests there.
 
     The session runs it as a service. While it connects, comes back, or has given up for the moment, its catalog stays
     what it was: a tool that was listed does not vanish because its backend restarts, its calls say what is wrong.
+
+    Args:
+        predecessor: a connection of the same name that this one replaces; what is known from it is kept until then.
 
     Attributes:
         watched: the resources that the client is subscribed to, by the backend's own URIs, in the order of subscribing.
@@ -121,13 +75,14 @@ class BackendConnection:
         gate: ConnectGate,
         sessions: SessionSettings,
         restart: RestartSettings,
+        predecessor: BackendConnection | None = None,
     ) -> None:
         self.spec = spec
         self.state = ConnectionState.CONNECTING
-        self.catalog: Catalog = EMPTY_CATALOG
-        self.greeting = Greeting(Era.STATEFUL, {})
+        self.catalog: Catalog = predecessor.catalog if predecessor else EMPTY_CATALOG
+        self.greeting: Greeting = predecessor.greeting if predecessor else Greeting(Era.STATEFUL, {})
         self.reason: str | None = None
-        self.watched: dict[str, None] = {}
+        self.watched: dict[str, None] = predecessor.watched if predecessor else {}
         self.last_used = trio.current_time()
         self._client_capabilities = client_capabilities
         self._eras = eras
@@ -144,13 +99,16 @@ class BackendConnection:
         self._changed = trio.Event()
         self._next_try: float | None = None
         self._settled = False
+        self._known = predecessor is not None and predecessor.ever_ready
+        self._retiring = False
+        self._scope = trio.CancelScope()
         self._connects = 0
         self._handled = 0
 
     # --- the task -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Connect, and connect again whenever the connection is lost, until cancelled."""
+        """Connect, and connect again whenever the connection is lost, until cancelled or retired."""
         spec = ChildSpec(
             name=self.spec.name,
             run=self._live_once,
@@ -161,7 +119,8 @@ class BackendConnection:
             on_exit=self._exited,
         )
         try:
-            await supervise(spec)
+            with self._scope:
+                await supervise(spec)
         finally:
             self._enter(ConnectionState.CLOSED)
 
@@ -216,6 +175,9 @@ class BackendConnection:
         self._enter(ConnectionState.READY)
 
     def _exited(self, exit_reason: ExitReason, decision: Decision) -> None:
+        if self._retiring:
+            self._scope.cancel("it is not wanted any more")
+            return
         error = exit_reason.error
         reason = error.reason if isinstance(error, BackendError) else str(error or "ended")
         if not isinstance(error, VmcpError) and error is not None:
@@ -253,15 +215,37 @@ class BackendConnection:
 
     # --- for the session ----------------------------------------------------------------------------------------------
 
+    def adopt(self, spec: BackendSpec) -> None:
+        """The configuration has changed in what needs no new connection: times, and what becomes of lost sessions."""
+        self.spec = spec
+        if self._link is not None:
+            self._link.spec = spec
+
+    def retire(self, *, drain: float) -> None:
+        """Take no new requests, and end when those under way have, at the latest after `drain` seconds. Synchronous."""
+        self._retiring = True
+        self.reason = "it was taken out of the configuration"
+        if self._link is None:
+            self._scope.cancel("it is not wanted any more")
+        else:
+            self._link.ref.request_stop(drain=drain, reason=self.reason)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_closed(self) -> None:
+        """Wait until it has ended, after `retire`."""
+        while self.state is not ConnectionState.CLOSED:
+            await self._changed.wait()
+
     @property
     def ready(self) -> bool:
         """Whether requests can be sent now."""
-        return self._link is not None and self.state is ConnectionState.READY
+        return self._link is not None and self.state is ConnectionState.READY and not self._retiring
 
     @property
     def ever_ready(self) -> bool:
-        """Whether it has been connected at least once, so that its catalog is known."""
-        return self._connects > 0
+        """Whether it, or the one that it replaces, has been connected at least once, so that its catalog is known."""
+        return self._known or self._connects > 0
 
     @property
     def connects(self) -> int:
@@ -351,7 +335,8 @@ class BackendConnection:
             return await link.ref.call(request)
         except (BackendSessionLost, BackendRevisionChanged, ActorStopped) as error:
             if error.delivered is not Delivered.NO:
-                raise BackendLost(self.spec.name, f"connection lost during {request.method}") from error
+                reason = self.reason if self._retiring else f"connection lost during {request.method}"
+                raise BackendLost(self.spec.name, reason or "connection lost") from error
             forgotten = isinstance(error, BackendSessionLost)
             if forgotten and self.spec.session_loss == "error":
                 raise BackendSessionLost(self.spec.name, "backend session lost, its state is gone") from error
@@ -369,7 +354,7 @@ class BackendConnection:
             while True:
                 if self.ready and self._link is not None and self._link is not after:
                     return self._link
-                if self._link is None and self._next_try_is_later_than(patience):
+                if self._retiring or (self._link is None and self._next_try_is_later_than(patience)):
                     break
                 await self._changed.wait()
         raise BackendUnavailable(self.spec.name, self.unavailable_text())
@@ -381,7 +366,7 @@ class BackendConnection:
     def unavailable_text(self) -> str:
         """Why requests cannot be sent now, and when the next attempt is."""
         text = f"unavailable: {self.reason or 'still connecting'}"
-        if self._next_try is not None and self.state is not ConnectionState.CLOSED:
+        if self._next_try is not None and self.state is not ConnectionState.CLOSED and not self._retiring:
             text += f", next try in {max(0.0, self._next_try - trio.current_time()):.0f} s"
         return text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import trio
@@ -15,12 +15,13 @@ from ..settings import AggregationSettings, HealthSettings, RestartSettings, Ses
 from ..store import SessionStore
 from ..transports import OpenTransport, open_transport
 from .actor import SessionActor
-from .backend import BackendConnection, ConnectionEvents
+from .backend import BackendConnection
 from .gate import ConnectGate
 from .handshake import STATEFUL_FIRST, RevisionMemory
 from .keepalive import Keepalive
 from .request_state import StateSeal
 from .session import Session
+from .status import ConnectionEvents
 
 NOT_RELAYED = frozenset({"tasks", "io.modelcontextprotocol/tasks"})
 """What a client may declare and backends are not told, because it is not relayed."""
@@ -39,6 +40,7 @@ class SessionFactory:
     once, what was found out about the backends (revisions, health), and the key that seals request states.
 
     Attributes:
+        settings, aggregation, restart: how sessions are made. `reconfigure` replaces them.
         memory: which kinds of revisions each backend was found to speak.
         health: how each backend is, learnt from all sessions.
     """
@@ -55,8 +57,8 @@ class SessionFactory:
         health: HealthSettings | None = None,
     ) -> None:
         self.settings = settings or SessionSettings()
-        self._aggregation = aggregation or AggregationSettings()
-        self._restart = restart or RestartSettings()
+        self.aggregation = aggregation or AggregationSettings()
+        self.restart = restart or RestartSettings()
         self._decorators = tuple(decorators)
         self._store = store
         self._transport = transport
@@ -101,31 +103,32 @@ class SessionFactory:
         capabilities = {name: value for name, value in client.capabilities.items() if name not in NOT_RELAYED}
         gate = ConnectGate(trio.CapacityLimiter(settings.backend_init_concurrency), self._connecting)
 
-        def connect(events: ConnectionEvents) -> list[BackendConnection]:
-            return [
-                BackendConnection(
-                    spec,
-                    client_capabilities=capabilities,
-                    eras=[era for era in eras if era in spec.eras],
-                    memory=self.memory,
-                    health=self.health.of(spec.name),
-                    events=events,
-                    open_transport=self._transport,
-                    gate=gate,
-                    sessions=settings,
-                    restart=self._restart,
-                )
-                for spec in backends
-            ]
+        def connect(
+            events: ConnectionEvents, spec: BackendSpec, predecessor: BackendConnection | None
+        ) -> BackendConnection:
+            return BackendConnection(
+                spec,
+                client_capabilities=capabilities,
+                eras=[era for era in eras if era in spec.eras],
+                memory=self.memory,
+                health=self.health.of(spec.name),
+                events=events,
+                open_transport=self._transport,
+                gate=gate,
+                sessions=settings,
+                restart=self.restart,
+                predecessor=predecessor,
+            )
 
         actor = SessionActor(
             session_id,
+            backends=backends,
             connect=connect,
             client_capabilities=capabilities,
             principal=None if identity.anonymous else identity.binding,
             seal=self._seal,
-            keepalives=self._keepalives_of(backends),
-            aggregation=self._aggregation,
+            keepalive_of=self._keepalive_of,
+            aggregation=self.aggregation,
             settings=settings,
             decorators=self._decorators,
             store=self._store,
@@ -142,11 +145,31 @@ class SessionFactory:
             leased=leased,
         )
 
-    def _keepalives_of(self, backends: Sequence[BackendSpec]) -> dict[str, Keepalive]:
-        for spec in backends:
-            if spec.keepalive is not None and spec.name not in self._keepalives:
-                self._keepalives[spec.name] = Keepalive(spec.name, spec.keepalive)
-        return self._keepalives
+    def reconfigure(
+        self,
+        *,
+        settings: SessionSettings,
+        aggregation: AggregationSettings,
+        restart: RestartSettings,
+        health: HealthSettings,
+        known: Collection[str],
+    ) -> None:
+        """Make sessions in this way from now on. What is known of backends that are not called `known` is forgotten."""
+        self.settings = settings
+        self.aggregation = aggregation
+        self.restart = restart
+        self._connecting.total_tokens = settings.global_backend_init_concurrency
+        self.health.reconfigure(health, known)
+        self.memory.keep(known)
+
+    def _keepalive_of(self, spec: BackendSpec) -> Keepalive | None:
+        """The keepalive towards a backend, one for all sessions; sessions that have begun go on with theirs."""
+        if spec.keepalive is None:
+            return None
+        keepalive = self._keepalives.get(spec.name)
+        if keepalive is None or keepalive.interval != spec.keepalive:
+            keepalive = self._keepalives[spec.name] = Keepalive(spec.name, spec.keepalive)
+        return keepalive
 
     def __repr__(self) -> str:
         return f"<SessionFactory: {self._connecting.borrowed_tokens} backends being connected>"

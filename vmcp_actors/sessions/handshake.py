@@ -6,7 +6,7 @@ MCP 2025-11-25 basic/lifecycle §Initialization; MCP 2026-07-28 basic/versioning
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -78,6 +78,10 @@ class RevisionMemory:
         for era in Era:
             if not self._known.get((backend, era), True):
                 del self._known[backend, era]
+
+    def keep(self, backends: Collection[str]) -> None:
+        """Only these backends are the same as before; of others nothing is known."""
+        self._known = {key: speaks for key, speaks in self._known.items() if key[0] in backends}
 
     def speaks(self, backend: str, era: Era) -> bool | None:
         """The verdict; None while there is none."""

@@ -28,7 +28,7 @@ class Keepalive:
 
     def __init__(self, backend: str, interval: float) -> None:
         self._backend = backend
-        self._interval = interval
+        self.interval = interval
         self._failures = 0
         self._asking: BackendConnection | None = None
         self._random = random.Random()  # noqa: S311  # spreads load, guards nothing
@@ -43,12 +43,12 @@ class Keepalive:
         try:
             while True:
                 idle = trio.current_time() - connection.last_used
-                if idle < self._interval:
-                    await trio.sleep((self._interval - idle) * (1 + self._random.random() / 10))
+                if idle < self.interval:
+                    await trio.sleep((self.interval - idle) * (1 + self._random.random() / 10))
                     continue
                 if connection.ready and self._may_ask(connection):
                     self._learn(await connection.ping(TIMEOUT))
-                await trio.sleep(self._interval)
+                await trio.sleep(self.interval)
         finally:
             if self._asking is connection:
                 self._asking = None

@@ -56,15 +56,19 @@ class Leases:
         start: StartLeased,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
-        self._settings = settings
-        self._backends = [spec.name for spec in backends]
-        self._some_never = any(Era.STATELESS not in spec.eras for spec in backends)
-        self._by_name = any(isinstance(spec.endpoint, StdioCommand) for spec in backends)
         self._memory = memory
         self._start = start
         self._spawn = spawn
         self._sessions: dict[str, Session] = {}
         self._starting: dict[str, Reply[Session]] = {}
+        self.reconfigure(settings, backends)
+
+    def reconfigure(self, settings: StatelessSettings, backends: Sequence[BackendSpec]) -> None:
+        """Serve stateless clients in this way, with these backends, from now on."""
+        self._settings = settings
+        self._backends = [spec.name for spec in backends]
+        self._some_never = any(Era.STATELESS not in spec.eras for spec in backends)
+        self._by_name = any(isinstance(spec.endpoint, StdioCommand) for spec in backends)
         self._declined_until = -float("inf")
 
     @property

@@ -147,8 +147,8 @@ class Router:
     async def _on_resource(self, request: McpRequest) -> JsonObject:
         uri = _string(request.params, "uri")
         route = self._route(lambda table: table.resource(uri))
-        result = await self._send(route.backend, request, {**request.params, "uri": route.original})
         watched = self._routes.connections[route.backend].watched
+        result = await self._send(route.backend, request, {**request.params, "uri": route.original})
         if request.method == "resources/subscribe":
             watched[route.original] = None
         elif request.method == "resources/unsubscribe":

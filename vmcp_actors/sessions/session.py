@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 
@@ -15,6 +15,7 @@ from ..actors import ActorRef, Call, OnCallerExit
 from ..errors import ActorStopped, SessionClosed
 from ..model import (
     AskClient,
+    BackendSpec,
     ClientProfile,
     Freshness,
     Identity,
@@ -25,9 +26,10 @@ from ..model import (
     Secret,
     discard_notice,
 )
+from ..settings import AggregationSettings
 from .actor import SessionActor, do_nothing, nobody_to_ask
-from .backend import ConnectionStatistics
 from .parking import InteractiveCall, Parking
+from .status import ConnectionStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -258,6 +260,10 @@ class Session:
             return False
         await connection.ping(within)
         return True
+
+    def reconfigure(self, backends: Sequence[BackendSpec], aggregation: AggregationSettings) -> None:
+        """Have these backends from now on, under these rules. Synchronous: see `SessionSupervisor.reconfigure`."""
+        self._actor.reconfigure(backends, aggregation)
 
     # --- its life -----------------------------------------------------------------------------------------------------
 

@@ -16,18 +16,18 @@ from ..actors import Backoff, ChildSpec, Intensity, Restart, Supervisor
 from ..errors import Draining, SessionLimitReached, SessionNotFound
 from ..health import HealthStatistics
 from ..model import ANONYMOUS, BackendSpec, ClientProfile, Era, Identity, Secret, SessionRecord, short_hash
-from ..settings import SessionSettings, StatelessSettings
+from ..settings import AggregationSettings, HealthSettings, RestartSettings, SessionSettings, StatelessSettings
 from ..store import SessionStore
 from .factory import SessionFactory, StartTask, new_session_id
 from .handshake import STATEFUL_FIRST
 from .leases import Leases
 from .monitor import HealthMonitor
+from .reaper import Reaper
 from .session import Session, SessionStatistics
 
 logger = logging.getLogger(__name__)
 
 STORE_TIMEOUT = 5.0
-MAX_REAP_INTERVAL = 5.0
 
 
 @frozen
@@ -71,6 +71,7 @@ class SessionSupervisor:
         self._ended: Counter[str] = Counter()
         self._draining = False
         self._none_left = trio.Event()
+        self._watching = trio.CancelScope()
         self._stateless = stateless or StatelessSettings()
         self._leases = Leases(
             self._stateless,
@@ -84,6 +85,48 @@ class SessionSupervisor:
     def settings(self) -> SessionSettings:
         """The lifetimes and limits of sessions."""
         return self._factory.settings
+
+    def reconfigure(
+        self,
+        *,
+        backends: Sequence[BackendSpec] | None = None,
+        settings: SessionSettings | None = None,
+        aggregation: AggregationSettings | None = None,
+        restart: RestartSettings | None = None,
+        health: HealthSettings | None = None,
+        stateless: StatelessSettings | None = None,
+    ) -> None:
+        """Go by these from now on; what is None stays as it is. Synchronous, and sessions live on.
+
+        New backends join the sessions there are, removed ones are drained and leave them, and clients hear of it
+        (`list_changed`). Lifetimes and limits hold at once, but for `max_calls` and the times of connecting and ending,
+        which are those of the next session. Where there are now more sessions than allowed, the longest idle ones end.
+        """
+        factory, old_settings, old_stateless = self._factory, self.settings, self._stateless
+        known = {spec.name: spec for spec in self.backends}
+        if backends is not None:
+            # An equal one stays the one it was: it may hold a credential.
+            self.backends = tuple(known[spec.name] if spec == known.get(spec.name) else spec for spec in backends)
+        same = {
+            spec.name for spec in self.backends if spec.name in known and known[spec.name].endpoint == spec.endpoint
+        }
+        self._stateless = stateless or old_stateless
+        factory.reconfigure(
+            settings=settings or old_settings,
+            aggregation=aggregation or factory.aggregation,
+            restart=restart or factory.restart,
+            health=health or factory.health.settings,
+            known=same,
+        )
+        self._leases.reconfigure(self._stateless, self.backends)
+        for session in self._live.values():
+            was, becomes = old_settings.idle_timeout, self.settings.idle_timeout
+            if session.leased:
+                was, becomes = old_stateless.idle_timeout, self._stateless.idle_timeout
+            if session.idle_timeout == was:
+                session.idle_timeout = becomes
+            session.reconfigure(self.backends, factory.aggregation)
+        self._watching.cancel("the configuration has changed")
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -202,6 +245,7 @@ class SessionSupervisor:
         name = f"{session.name} · registry"
         self._children.start_soon(ChildSpec(name, lambda **_: self._forget_when_closed(session)))
         logger.info("%s started: %r", session.name, session)
+        session.reconfigure(self.backends, self._factory.aggregation)  # they may have changed while it started
         if self._draining:
             # The drain came when the session was already there, but not yet registered: it could not know of it.
             session.request_close("shutdown", drain=0.0)
@@ -243,12 +287,16 @@ class SessionSupervisor:
 
     async def monitor(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the health of the backends, until cancelled."""
-        monitor = HealthMonitor(
-            self._factory.health.settings,
-            backends=[spec.name for spec in self.backends],
-            sessions=self._live.values,
-        )
-        await monitor.run(task_status=task_status)
+        task_status.started()
+        while True:
+            with trio.CancelScope() as self._watching:
+                monitor = HealthMonitor(
+                    self._factory.health.settings,
+                    backends=[spec.name for spec in self.backends],
+                    sessions=self._live.values,
+                )
+                await monitor.run()
+                await trio.sleep_forever()  # there are no backends
 
     def sessions(self) -> tuple[SessionStatistics, ...]:
         """A snapshot of every live session."""
@@ -262,36 +310,15 @@ class SessionSupervisor:
     # --- ending -------------------------------------------------------------------------------------------------------
 
     async def reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """End sessions that are idle or past their lifetime, until cancelled: one task for all of them (S12).
-
-        Uses are noted in the store here and not at every call, so they are late by at most one round.
-        """
-        task_status.started()
-        limits = (self.settings.idle_timeout, self._stateless.idle_timeout, self.settings.ttl)
-        interval = min(MAX_REAP_INTERVAL, *(limit / 4 for limit in limits))
-        while True:
-            await trio.sleep(interval)
-            for session in list(self._live.values()):
-                reason = self._expired(session)
-                if reason is not None:
-                    session.request_close(reason, drain=self.settings.drain_timeout)
-                elif session.since_use < interval:
-                    await self._note_use(session)
-
-    async def _note_use(self, session: Session) -> None:
-        """A store that fails or hangs costs the note, not the sessions."""
-        with trio.move_on_after(STORE_TIMEOUT):
-            try:
-                await self._store.touch(session.id, self._wall_clock() - session.since_use)
-            except Exception:
-                logger.exception("%s: its use was not noted in the store", session.name)
-
-    def _expired(self, session: Session) -> str | None:
-        if session.closing:
-            return None
-        if session.idle is not None and session.idle >= session.idle_timeout:
-            return "idle"
-        return "lifetime" if session.since_use >= self.settings.ttl else None
+        """End sessions that are idle or past their lifetime, or too many, until cancelled: one task for all (S12)."""
+        reaper = Reaper(
+            sessions=lambda: list(self._live.values()),
+            settings=lambda: self.settings,
+            idle_timeouts=lambda: (self.settings.idle_timeout, self._stateless.idle_timeout),
+            store=self._store,
+            wall_clock=self._wall_clock,
+        )
+        await reaper.run(task_status=task_status)
 
     async def drain(self, *, drain: float | None = None) -> None:
         """Start no more sessions, close all of them, and wait until the last has ended.
