@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -11,13 +12,13 @@ from attrs import define, field
 from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest
 from mcp.shared.exceptions import MCPError
 
-from vmcp_actors.errors import BackendError, BackendSessionLost
+from vmcp_actors.errors import BackendError, BackendSessionLost, BackendUnauthorized
 from vmcp_actors.model import BackendSpec, JsonObject, Secret
 from vmcp_actors.testing import MemoryBackend, MemorySession
 from vmcp_actors.transports import OpenTransport, Transport
 from vmcp_actors.wire.stateless import PROTOCOL_VERSION
 
-from .ledger import ORIGIN, CallRecord, Invariant, Ledger, Origin
+from .ledger import EPSILON, ORIGIN, CallRecord, Invariant, Ledger, Origin
 
 REFUSED = -32050
 CAPABILITIES: JsonObject = {
@@ -35,6 +36,7 @@ class SimBackend(MemoryBackend):
     Attributes:
         delay: seconds before every answer.
         refuses: tool calls are answered with an error.
+        unauthorized: tool calls are answered with HTTP 401.
         goodbye_delay: seconds that a goodbye takes.
         changed: how often its revisions were changed.
     """
@@ -42,6 +44,7 @@ class SimBackend(MemoryBackend):
     board: Board = field(kw_only=True)
     delay: float = 0.0
     refuses: bool = False
+    unauthorized: bool = False
     goodbye_delay: float = 0.0
     changed: int = 0
 
@@ -51,18 +54,20 @@ class SimBackend(MemoryBackend):
             await trio.sleep(self.delay)
         if self.refuses and method == "tools/call":
             raise MCPError(REFUSED, f"{self.name} refuses")
+        if self.unauthorized and method == "tools/call":
+            raise BackendUnauthorized(self.name, "refused our credentials (HTTP 401)")
         return await MemoryBackend.answer(self, session, request_id, method, params)
 
     def heal(self) -> None:
         """Be well again."""
         self.delay = self.connect_delay = self.goodbye_delay = 0.0
         self.down = None
-        self.silent = self.refuses = False
+        self.silent = self.refuses = self.unauthorized = False
 
 
 @define(eq=False)
 class Connection:
-    """What is known of one connection to a backend."""
+    """What is known of one connection to a backend. `cut_by` is from when on its calls may be cut off."""
 
     backend: SimBackend
     origin: Origin
@@ -71,6 +76,7 @@ class Connection:
     goodbyes: int = 0
     closed: bool = False
     running: int = 0
+    cut_by: float = math.inf
 
     def __str__(self) -> str:
         return f"connection of {self.origin.owner} to {self.backend.name}"
@@ -97,8 +103,8 @@ class Board:
         self.connections: list[Connection] = []
         self._timeout = call_timeout
         self._max_calls = max_calls
-        self._max_sessions = max_sessions
-        self._max_per_client = max_per_client
+        self.max_sessions = max_sessions
+        self.max_per_client = max_per_client
         self._mode = f"partial failure mode: {partial}"
         self.tools = {
             "echo": self._echo,
@@ -107,6 +113,19 @@ class Board:
             "ask": self._ask,
             "die": self._die,
         }
+
+    # --- the configuration --------------------------------------------------------------------------------------------
+
+    def allow(self, *, max_sessions: int, max_per_client: int) -> None:
+        """The limits are others now."""
+        self.max_sessions = max(self.max_sessions, max_sessions)
+        self.max_per_client = max(self.max_per_client, max_per_client)
+
+    def retire(self, backends: Collection[str], cut_by: float) -> None:
+        """These backends are not in the configuration any more, or are reached in another way."""
+        for connection in self.connections:
+            if connection.backend.name in backends:
+                connection.cut_by = min(connection.cut_by, cut_by)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -120,10 +139,10 @@ class Board:
         self.connections.append(connection)
         origins = {other.origin for other in self.connections}
         count = len(origins)
-        ledger.check(count <= self._max_sessions, Invariant.LIMITS, f"{count} sessions have connections ({self._mode})")
+        ledger.check(count <= self.max_sessions, Invariant.LIMITS, f"{count} sessions have connections ({self._mode})")
         client = connection.origin.client
         count = sum(origin.client == client for origin in origins)
-        few = count <= self._max_per_client
+        few = count <= self.max_per_client
         ledger.check(few, Invariant.LIMITS, f"{count} sessions of {client} have connections ({self._mode})")
 
     def closed(self, connection: Connection) -> None:
@@ -151,7 +170,8 @@ class Board:
         try:
             await self._work(session, record, arguments)
         except trio.Cancelled:
-            excused = connection.lost or connection.changed != connection.backend.changed
+            retired = trio.current_time() >= connection.cut_by - EPSILON
+            excused = connection.lost or retired or connection.changed != connection.backend.changed
             self.ledger.was_cut(record, excused=excused, timeout=self._timeout)
             raise
         finally:

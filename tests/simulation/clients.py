@@ -22,13 +22,14 @@ Operation = tuple[float, Callable[[], Awaitable[None]]]
 
 @frozen
 class Plan:
-    """What a client means to do with one call."""
+    """What a client means to do with one call. It gives up after `patience` seconds, or so many passes of trio."""
 
     backend: str
     tool: str
     arguments: JsonObject
     token: int | None
     patience: float | None
+    passes: int | None
 
 
 class Client:
@@ -67,6 +68,23 @@ class Client:
     async def _think(self) -> None:
         await trio.sleep(self.random.choice((1.0, 5.0, self.random.expovariate(0.05))))
 
+    def after_passes(self, passes: int | None, cut: Callable[[], None]) -> None:
+        """Do something after so many passes of the scheduler, wherever everything else is by then; None for never."""
+
+        async def count() -> None:
+            for _ in range(passes or 0):
+                await trio.lowlevel.checkpoint()
+            cut()
+
+        if passes is not None:
+            self.tasks.start_soon(count)
+
+    def give_up(self, record: CallRecord, cut: Callable[[], None]) -> None:
+        """The client wants no more of a call that has no outcome yet."""
+        if not record.outcomes:
+            record.gives_up_at = min(record.gives_up_at, trio.current_time())
+            cut()
+
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
@@ -90,6 +108,7 @@ class Client:
             # Many choose the same tokens, and such as are request ids of other calls.
             token=rng.choice((None, rng.randint(1, 20))),
             patience=rng.choice((None, None, None, 0.0, rng.uniform(0.0, 4.0))),
+            passes=rng.choice((None, None, None, None, rng.randint(0, 60))),
         )
 
     def record(self, plan: Plan, owner: str, origin: Origin | None) -> tuple[CallRecord, JsonObject]:

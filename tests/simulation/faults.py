@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable
 
 import trio
+from attrs import evolve
 
-from vmcp_actors.model import JsonObject
+from vmcp_actors.model import HttpEndpoint, JsonObject
 
 from .backends import SimBackend
 from .config import ERAS
@@ -29,6 +30,7 @@ class Faults:
             (1, self._silent),
             (1, self._down),
             (1, self._refuses),
+            (0.5, self._unauthorized),
             (2, self._storm),
             (2, self._flood),
             (0.7, self._other_revisions),
@@ -48,6 +50,8 @@ class Faults:
             if rng.random() < 0.02:
                 world.note("fault: the clock jumps")
                 await trio.sleep(rng.uniform(30.0, 200.0))
+            elif rng.random() < 0.05:
+                self._reload()
             elif rng.random() < 0.015:
                 world.begin_drain(rng.choice((None, 0.0, 3.0)))
             elif rng.random() < 0.01:
@@ -58,6 +62,19 @@ class Faults:
                 backend = rng.choice(world.doubles)
                 world.note(f"fault: {harm.__name__} {backend.name}")
                 harm(backend)
+
+    def _reload(self) -> None:
+        """Some of the backends, some of them elsewhere than before; other limits."""
+        world, rng = self._world, self._random
+        chosen = [spec for spec in world.specs if rng.random() < 0.7] or [rng.choice(world.specs)]
+        specs = [
+            evolve(spec, endpoint=HttpEndpoint(f"memory://{rng.randrange(3)}")) if rng.random() < 0.2 else spec
+            for spec in chosen
+        ]
+        settings = world.config.sessions
+        if rng.random() < 0.5:
+            settings = evolve(settings, max_sessions=rng.randint(1, 8), max_per_client=rng.randint(1, 3))
+        world.reload(specs, settings)
 
     def _crash(self, backend: SimBackend) -> None:
         backend.crash()
@@ -77,6 +94,9 @@ class Faults:
 
     def _refuses(self, backend: SimBackend) -> None:
         backend.refuses = not backend.refuses
+
+    def _unauthorized(self, backend: SimBackend) -> None:
+        backend.unauthorized = not backend.unauthorized
 
     def _storm(self, backend: SimBackend) -> None:
         """Tools come and go, and the backend says so, often."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 
@@ -28,7 +29,23 @@ class LeaseClient(Client):
         return f"principal of {self.person}"
 
     def operations(self) -> Sequence[Operation]:
-        return ((8, self._call), (1, self._burst), (1, self._think))
+        return ((8, self._call), (1, self._burst), (3, self._list), (1, self._think))
+
+    async def _list(self) -> None:
+        """What backends of the stateless revision offer may have to be asked anew, outside of any call to them."""
+        self.tasks.start_soon(self._until_listed)
+        await trio.lowlevel.checkpoint()
+
+    async def _until_listed(self) -> None:
+        with trio.move_on_after(CALL_BOUND) as bound:
+            try:
+                session = await self._lease()
+                if session is not None:
+                    context = RequestContext(era=Era.STATELESS, capabilities=CAPABILITIES)
+                    await session.interact("tools/list", {}, context).result()
+            except VmcpError as error:
+                self.world.note(f"tools/list: {type(error).__name__}")
+        self.world.check(not bound.cancelled_caught, Invariant.ONE_OUTCOME, "tools/list has no outcome")
 
     async def _call(self) -> None:
         self._begin(self.plan())
@@ -41,9 +58,9 @@ class LeaseClient(Client):
     def _begin(self, plan: Plan) -> None:
         record, params = self.record(plan, self.owner, None)
         record.cuttable = self.world.config.stateless.mode == "auto"
-        self.tasks.start_soon(self._until_outcome, record, params, plan.patience)
+        self.tasks.start_soon(self._until_outcome, record, params, plan)
 
-    async def _until_outcome(self, record: CallRecord, params: JsonObject, patience: float | None) -> None:
+    async def _until_outcome(self, record: CallRecord, params: JsonObject, plan: Plan) -> None:
         with trio.move_on_after(CALL_BOUND) as bound:
             try:
                 session = await self._lease()
@@ -51,7 +68,7 @@ class LeaseClient(Client):
                     self.world.ledger.ended(record, "the gateway has ended")
                     return
                 record.origin = self.world.sessions.get(session)
-                await self._interact(session, record, params, patience)
+                await self._interact(session, record, params, plan)
             except VmcpError as error:
                 self.world.ledger.ended(record, type(error).__name__, error=error)
         self.world.check(not bound.cancelled_caught, Invariant.ONE_OUTCOME, f"{record} has no outcome")
@@ -70,17 +87,18 @@ class LeaseClient(Client):
         self.world.observe()
         return session
 
-    async def _interact(self, session: Session, record: CallRecord, params: JsonObject, patience: float | None) -> None:
+    async def _interact(self, session: Session, record: CallRecord, params: JsonObject, plan: Plan) -> None:
         """Round by round, until there is a result, or the client has enough."""
-        if patience is not None:
-            record.gives_up_at = trio.current_time() + patience
+        if plan.patience is not None:
+            record.gives_up_at = trio.current_time() + plan.patience
         for _ in range(ROUNDS):
             call = session.interact("tools/call", params, self._context(record))
             state = params.get("requestState")
             if isinstance(state, str) and state.startswith(PARKED):
                 self._once_only(session, params, record)
             result: JsonObject | None = None
-            with trio.move_on_at(record.gives_up_at):
+            with trio.CancelScope(deadline=record.gives_up_at) as scope:
+                self.after_passes(plan.passes, partial(self.give_up, record, scope.cancel))
                 result = await call.result()
             if result is None:
                 self.world.ledger.ended(record, "left")

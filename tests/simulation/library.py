@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import trio
@@ -18,6 +18,7 @@ from .world import CALL_BOUND, World
 
 ABLE = ClientProfile(capabilities={"elicitation": {}})
 MAX_OWN = 3
+Way = Callable[[Session, CallRecord, JsonObject, Plan], Awaitable[JsonObject | None]]
 
 
 class LibraryClient(Client):
@@ -55,6 +56,7 @@ class LibraryClient(Client):
         origin = Origin(f"client {self.number} session {self._started}", self.person)
         session: Session | None = None
         with trio.move_on_after(self.random.choice((math.inf, math.inf, self.random.uniform(0.0, 6.0)))) as patience:
+            self.after_passes(self._passes(), patience.cancel)
             session = await self.world.start(origin, ABLE)
         if patience.cancelled_caught:
             left = [connection for connection in self.world.board.connections if connection.origin is origin]
@@ -65,6 +67,9 @@ class LibraryClient(Client):
                     lambda notice: self.heard(notice, origin.owner, None), ask=partial(self._asked, origin.owner)
                 )
             self.own.append(session)
+
+    def _passes(self) -> int | None:
+        return self.random.choice((None, None, None, self.random.randint(0, 100)))
 
     def _asked(self, owner: str, method: str, params: JsonObject) -> PendingAnswer:
         own = params.get("owner") == owner
@@ -87,7 +92,8 @@ class LibraryClient(Client):
 
     async def _end(self, session: Session, drain: float) -> None:
         origin = self._ends(session, drain)
-        with trio.move_on_after(self.random.choice((math.inf, math.inf, 0.5))):
+        with trio.move_on_after(self.random.choice((math.inf, math.inf, 0.5))) as patience:
+            self.after_passes(self._passes(), patience.cancel)
             await session.close("closed by its client", drain=drain)
             left = [other for other in self.world.board.connections if other.origin is origin]
             self.world.check(not left, Invariant.NOTHING_LEFT, f"a close left {left}")
@@ -123,13 +129,15 @@ class LibraryClient(Client):
             return  # it has ended meanwhile
         record, params = self.record(plan, origin.owner, origin)
         way = self.random.choice((self._requested, self._submitted))
-        self.tasks.start_soon(self._until_outcome, way, session, record, params, plan.patience)
+        self.tasks.start_soon(self._until_outcome, way, session, record, params, plan)
 
-    async def _until_outcome(self, way, session, record, params, patience):  # type: ignore[no-untyped-def]
+    async def _until_outcome(
+        self, way: Way, session: Session, record: CallRecord, params: JsonObject, plan: Plan
+    ) -> None:
         """Wait for the outcome of a call, which comes in any case."""
         with trio.move_on_after(CALL_BOUND) as bound:
             try:
-                result = await way(session, record, params, patience)
+                result = await way(session, record, params, plan)
             except VmcpError as error:
                 self.world.ledger.ended(record, type(error).__name__, error=error)
             else:
@@ -140,30 +148,33 @@ class LibraryClient(Client):
         self.world.check(not bound.cancelled_caught, Invariant.ONE_OUTCOME, f"{record} has no outcome")
 
     async def _requested(
-        self, session: Session, record: CallRecord, params: JsonObject, patience: float | None
+        self, session: Session, record: CallRecord, params: JsonObject, plan: Plan
     ) -> JsonObject | None:
         """Ask and wait; who has no more patience is cancelled, and with it the call."""
-        if patience is not None:
-            record.gives_up_at = trio.current_time() + patience
-        with trio.move_on_at(record.gives_up_at):
+        if plan.patience is not None:
+            record.gives_up_at = trio.current_time() + plan.patience
+        with trio.CancelScope(deadline=record.gives_up_at) as scope:
+            self.after_passes(plan.passes, partial(self.give_up, record, scope.cancel))
             return await session.request("tools/call", params, on_notice=self.hears(record))
         return None
 
     async def _submitted(
-        self, session: Session, record: CallRecord, params: JsonObject, patience: float | None
+        self, session: Session, record: CallRecord, params: JsonObject, plan: Plan
     ) -> JsonObject | None:
         """Begin the call and cancel it, or give it a deadline: it has an outcome all the same."""
         context = RequestContext(self.hears(record), ask=partial(self._asked, record.owner))
-        deadline = math.inf
+        deadline, patience = math.inf, plan.patience
         if patience is not None and self.random.random() < 0.3:
             deadline = record.gives_up_at = trio.current_time() + patience
             patience = None
         call = session.submit("tools/call", params, context, deadline=deadline)
+        cancel = partial(call.cancel, "the client cancels")
+        self.after_passes(plan.passes, partial(self.give_up, record, cancel))
         if patience is not None:
             record.gives_up_at = trio.current_time() + patience
             with trio.move_on_at(record.gives_up_at):
                 await call.reply.wait_done()
-            call.cancel("the client cancels")
+            cancel()
         return await call.reply.wait()
 
     async def _request(self) -> None:

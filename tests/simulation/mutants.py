@@ -78,7 +78,7 @@ def _rewritten(owner: Any, name: str, old: str, new: str) -> Any:
     )
     namespace: dict[str, Any] = {}
     exec(code, inner.__globals__, namespace)
-    return namespace[name]
+    return staticmethod(namespace[name]) if isinstance(function, staticmethod) else namespace[name]
 
 
 @contextmanager
@@ -198,6 +198,27 @@ MUTANTS: Final[tuple[Mutant | Patch, ...]] = (
         "lifespan",
         "await transport.goodbye()",
         "await trio.lowlevel.checkpoint()",
+    ),
+    Mutant(
+        "a backend that was removed stays connected",
+        SessionActor,
+        "reconfigure",
+        "gone.retire(drain=self._settings.drain_timeout)",
+        "pass",
+    ),
+    Mutant(
+        "a backend is met at its new place before the old one is left",
+        SessionActor,
+        "_keep",
+        "await after.wait_closed()",
+        "await trio.lowlevel.checkpoint()",
+    ),
+    Mutant(
+        "the calls of a backend that is removed are not waited for",
+        backend.BackendConnection,
+        "retire",
+        "drain=drain",
+        "drain=0.0",
     ),
     Patch("a lost connection is made twice", backend.BackendConnection, "run", _connects_twice),
     Mutant("a parked call is resumed twice", parking.Parking, "begin", "del self._parked[state]", "pass"),

@@ -9,9 +9,10 @@ import trio
 from attrs import evolve
 
 from vmcp_actors.errors import Draining, SessionLimitReached, UnresolvedConflicts, VmcpError
-from vmcp_actors.model import ClientProfile, Identity
+from vmcp_actors.model import BackendSpec, ClientProfile, Identity
 from vmcp_actors.server import Asgi, create_app, front
 from vmcp_actors.sessions import Session, SessionFactory, SessionSupervisor, open_supervisor
+from vmcp_actors.settings import SessionSettings
 from vmcp_actors.store import MemoryStore
 
 from .backends import CAPABILITIES, Board, SimBackend, observed
@@ -57,6 +58,9 @@ class World:
         self.supervisor: SessionSupervisor
         self.app: Asgi
         self.requests: trio.Nursery
+        self.specs = [
+            evolve(double.spec, call_timeout=config.call_timeout, connect_timeout=5.0) for double in self.doubles
+        ]
         self.drained = False
         self._steps = config.steps
         self._over = trio.Event()
@@ -89,7 +93,7 @@ class World:
         check, limits = self.check, self.config.sessions
         stats = self.supervisor.statistics()
         count = stats.sessions + stats.starting
-        check(count <= limits.max_sessions, Invariant.LIMITS, f"{count} sessions")
+        check(count <= self.board.max_sessions, Invariant.LIMITS, f"{count} sessions")
         check(stats.crashes == 0, Invariant.NO_SURPRISE, f"{stats.crashes} sessions have crashed")
         for seen in self.supervisor.sessions():
             calls = seen.running_calls
@@ -101,7 +105,7 @@ class World:
             else:
                 live[origin.client] = live.get(origin.client, 0) + 1
         for client, count in live.items():
-            check(count <= limits.max_per_client, Invariant.LIMITS, f"{client} has {count} sessions")
+            check(count <= self.board.max_per_client, Invariant.LIMITS, f"{client} has {count} sessions")
         for kept in self.fronts:
             self._observe_front(kept.statistics())
 
@@ -110,6 +114,16 @@ class World:
         self.check(stats.events <= max(REPLAY_EVENTS, unsent), Invariant.MEMORY, f"too many events are kept: {stats}")
         used = stats.events + stats.calls + stats.open_streams
         self.check(stats.streams <= used, Invariant.MEMORY, f"streams are kept that nobody can read: {stats}")
+
+    def reload(self, specs: Sequence[BackendSpec], settings: SessionSettings) -> None:
+        """Another configuration. Where limits become smaller, those that were there before may stay."""
+        self.note(f"fault: reload with {', '.join(spec.name for spec in specs)}")
+        old = {spec.name: spec.endpoint for spec in self.supervisor.backends}
+        new = {spec.name: spec.endpoint for spec in specs}
+        gone = {name for name, endpoint in old.items() if new.get(name) != endpoint}
+        self.board.retire(gone, trio.current_time() + settings.drain_timeout)
+        self.board.allow(max_sessions=settings.max_sessions, max_per_client=settings.max_per_client)
+        self.supervisor.reconfigure(backends=specs, settings=settings)
 
     def begin_drain(self, drain: float | None) -> None:
         """The supervisor is drained; the world goes on."""
@@ -151,7 +165,6 @@ class World:
 
     async def _gateway(self, people: trio.Nursery) -> None:
         config, store = self.config, MemoryStore()
-        specs = [evolve(double.spec, call_timeout=config.call_timeout, connect_timeout=5.0) for double in self.doubles]
         factory = SessionFactory(
             settings=config.sessions,
             restart=config.restart,
@@ -161,7 +174,7 @@ class World:
         )
         async with (
             open_supervisor(
-                factory=factory, backends=specs, store=store, stateless=config.stateless
+                factory=factory, backends=self.specs, store=store, stateless=config.stateless
             ) as self.supervisor,
             trio.open_nursery() as self.requests,
         ):
@@ -204,6 +217,7 @@ class World:
         for double in self.doubles:
             double.heal()
         if not self.drained:
+            self.reload(self.specs, self.supervisor.settings)
             await trio.sleep(RECOVERY)
             await self._recovered()
         self._over.set()
@@ -223,7 +237,7 @@ class World:
         stats = self.supervisor.statistics()
         self.check(not stats.sessions, Invariant.NOTHING_LEFT, f"when all clients are gone: {stats}")
         self.check(not self.board.connections, Invariant.NOTHING_LEFT, f"{self.board.connections} after the clients")
-        limits = self.config.sessions
+        limits = self.supervisor.settings
         for number in range(min(limits.max_sessions, limits.max_per_client)):
             newcomer = await self.start(Origin(f"newcomer {number}", "person 0"))
             if newcomer is None:

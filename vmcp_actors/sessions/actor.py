@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
 
 import trio
 
@@ -95,11 +96,13 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self._has_news = trio.Event()
         self._left_out: frozenset[str] = frozenset()
         self._services: ServiceNursery | None = None
+        self._context = Context()
         self.last_activity = trio.current_time()
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Connect the backends, in parallel, for at most `ready_timeout`; those that are late go on by themselves."""
+        self._context = copy_context()
         async with open_service_nursery() as services:
             for connection in self.connections.values():
                 self._begin(connection, services)
@@ -125,7 +128,9 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self, connection: BackendConnection, services: ServiceNursery, *, after: BackendConnection | None = None
     ) -> None:
         name = f"{self.name} · {connection.spec.name}"
-        services.start_soon(self._keep, connection, self._keepalive_of(connection.spec), after, name=name)
+        keepalive = self._keepalive_of(connection.spec)
+        # In the context of the session, whoever has asked for it.
+        self._context.run(services.start_soon, self._keep, connection, keepalive, after, name=name)
 
     @staticmethod
     async def _keep(

@@ -224,8 +224,17 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
 
     async def refresh(self, kind: str) -> None:
         """List one kind again if its time is over and nobody would have told us of a change. Raises nothing."""
-        if self._listener is not None and not self._listener.announces(kind):
+        if self._listener is None or self._listener.announces(kind) or self._services is None:
+            return
+        listed = trio.Event()
+        self._services.start_soon(self._refresh, kind, listed)  # it must not outlive the connection
+        await listed.wait()
+
+    async def _refresh(self, kind: str, listed: trio.Event) -> None:
+        try:
             await self._catalog.refresh(kind)
+        finally:
+            listed.set()
 
     def _usable(self, catalog: Catalog) -> Catalog:
         """Without tools whose arguments cannot be repeated in headers (MCP 2026-07-28, transports §Custom Headers)."""
