@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vmcp_actors.auth import HeadersFrom, HeaderSource, RenewingAuthorizer
 from vmcp_actors.config import Config, backends_only, import_client_config, load_config, parse_config, to_yaml
 from vmcp_actors.errors import ConfigError
 from vmcp_actors.model import BackendSpec, HttpEndpoint, Secret, StdioCommand
@@ -265,3 +266,28 @@ def test_backends_only() -> None:
 def test_yaml_that_we_write_has_no_anchors() -> None:
     shared = ["x"]
     assert to_yaml({"a": shared, "b": shared}) == "a:\n- x\nb:\n- x\n"
+
+
+def test_header_injection_is_for_the_backends_that_it_names() -> None:
+    text = """
+outgoingAuth:
+  default: {type: header_injection, headerInjection: {headerName: X-Key, headerValue: "${KEY}"}}
+  backends:
+    b: {type: header_injection, headerInjection: {headerName: Authorization, headerValueEnv: TOKEN}}
+    c: {type: header_injection, headerInjection: {headerName: Authorization, headerValueFile: /run/token}}
+    d: {type: unauthenticated}
+backends:
+  - {name: a, transport: streamable-http, url: "http://h/a", headers: {Y: z}}
+  - {name: b, transport: streamable-http, url: "http://h/b", headersFrom: {Y: {env: Z}}}
+  - {name: c, transport: sse, url: "http://h/c"}
+  - {name: d, transport: sse, url: "http://h/d"}
+  - {name: e, transport: stdio, command: x}
+"""
+    a, b, c, d, e = parse_config(text, source="x.yaml", environ={"KEY": "k"}).backends
+    assert a.endpoint == HttpEndpoint("http://h/a", headers={"Y": Secret("z"), "X-Key": Secret("k")})
+    sources = {"Y": HeaderSource(variable="Z"), "Authorization": HeaderSource(variable="TOKEN")}
+    assert b.endpoint == HttpEndpoint("http://h/b", authorizer=RenewingAuthorizer(HeadersFrom(sources)))
+    sources = {"Authorization": HeaderSource(file="/run/token")}
+    assert c.endpoint == HttpEndpoint("http://h/c", "sse", authorizer=RenewingAuthorizer(HeadersFrom(sources)))
+    assert d.endpoint == HttpEndpoint("http://h/d", "sse")
+    assert e.endpoint == StdioCommand("x")

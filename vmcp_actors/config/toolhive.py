@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from . import outgoing
 from .problems import Path, Problem, kind, show, unknown_key
 
 EACH = "*"
@@ -30,8 +31,13 @@ def set_aside(tree: Any) -> tuple[Any, list[Path]]:
 
 
 def without_auth(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """A copy of `tree` without the keys about authentication, and what in them asks for more than nothing."""
-    problems = [*_incoming(tree.get("incomingAuth")), *_outgoing(tree.get("outgoingAuth"), tree.get("backends"))]
+    """A copy of `tree` without the keys about authentication, and what in them cannot be had yet.
+
+    Headers that `outgoingAuth` asks for are with their backends then.
+    """
+    problems = list(_incoming(tree.get("incomingAuth")))
+    tree, refused = outgoing.inject(tree)
+    problems += refused
     if tree.get("authServerConfig") is not None:
         problems.append(Problem(("authServerConfig",), "an authorization server is not supported yet"))
     return {key: value for key, value in tree.items() if key not in AUTH_KEYS}, problems
@@ -69,52 +75,3 @@ def _incoming(section: Any) -> Iterator[Problem]:
             yield Problem((*path, key), "authorization is not supported yet")
         elif key not in ("type", "oidc", "authz"):
             yield unknown_key((*path, key), ("type", "oidc", "authz"))
-
-
-def _outgoing(section: Any, backends: Any) -> Iterator[Problem]:
-    path: Path = ("outgoingAuth",)
-    if section is None:
-        return
-    if not isinstance(section, dict):
-        yield Problem(path, f"expected a mapping, got {kind(section)}")
-        return
-    for key, value in section.items():
-        if key == "source":
-            yield from _source((*path, key), value, backends)
-        elif key == "default":
-            yield from _strategy((*path, key), value)
-        elif key == "backends":
-            yield from _strategies((*path, key), value)
-        else:
-            yield unknown_key((*path, key), ("source", "default", "backends"))
-
-
-def _source(path: Path, value: Any, backends: Any) -> Iterator[Problem]:
-    if value == "discovered" and not backends:
-        yield Problem(path, "'discovered' looks for backends in Kubernetes, which is not supported; list them")
-    elif value not in (None, "", "inline", "discovered"):
-        yield Problem(path, f"expected inline or discovered, got {show(value)}")
-
-
-def _strategies(path: Path, section: Any) -> Iterator[Problem]:
-    if isinstance(section, dict):
-        for name, strategy in section.items():
-            yield from _strategy((*path, name), strategy)
-    elif section is not None:
-        yield Problem(path, f"expected a mapping, got {kind(section)}")
-
-
-def _strategy(path: Path, strategy: Any) -> Iterator[Problem]:
-    if strategy is None:
-        return
-    if not isinstance(strategy, dict):
-        yield Problem(path, f"expected a mapping, got {kind(strategy)}")
-        return
-    type_ = strategy.get("type")
-    if type_ != "unauthenticated":
-        text = "authentication to backends is not supported yet, only unauthenticated"
-        yield Problem((*path, "type"), f"{text}; got {show(type_)}")
-        return
-    for key, value in strategy.items():
-        if key != "type" and value is not None:
-            yield Problem((*path, key), "has no meaning for unauthenticated")
