@@ -156,6 +156,24 @@ async def test_a_backend_that_moves_is_met_at_its_new_place_under_its_name(autoj
         assert TOOLS_CHANGED not in notices
 
 
+async def test_a_backend_that_comes_back_while_it_is_leaving_is_not_met_twice_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    a, b = backend("a"), backend("b")
+    async with begun(a, b, use=2) as (supervisor, session, _), trio.open_nursery() as nursery:
+        nursery.start_soon(session.call_tool, "b_sleep", {"seconds": 4})
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            supervisor.reconfigure(backends=[a.spec])
+            await trio.sleep(0.5)
+            supervisor.reconfigure(backends=[a.spec, b.spec])
+            await trio.sleep(0.5)
+            assert len(b.sessions) == b.counts["initialize"] == 1
+        await trio.sleep(2)
+        assert text_of(await session.call_tool("b_count")) == "1"
+        assert (len(b.sessions), b.counts["initialize"], b.counts["goodbye"]) == (1, 2, 1)
+
+
 async def test_times_change_without_a_new_connection(autojump_clock: MockClock) -> None:
     a = backend("a")
     async with begun(a) as (supervisor, session, _):

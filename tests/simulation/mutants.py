@@ -203,7 +203,7 @@ MUTANTS: Final[tuple[Mutant | Patch, ...]] = (
         "a backend that was removed stays connected",
         SessionActor,
         "reconfigure",
-        "gone.retire(drain=self._settings.drain_timeout)",
+        "self._retire(gone)",
         "pass",
     ),
     Mutant(

@@ -78,6 +78,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self.client_capabilities = client_capabilities
         self.principal = principal
         self.seal = seal
+        self._leaving: dict[str, BackendConnection] = {}
         self._connect = connect
         self._keepalive_of = keepalive_of
         self.connections = {spec.name: connect(self, spec, None) for spec in backends}
@@ -132,11 +133,10 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         # In the context of the session, whoever has asked for it.
         self._context.run(services.start_soon, self._keep, connection, keepalive, after, name=name)
 
-    @staticmethod
     async def _keep(
-        connection: BackendConnection, keepalive: Keepalive | None, after: BackendConnection | None
+        self, connection: BackendConnection, keepalive: Keepalive | None, after: BackendConnection | None
     ) -> None:
-        """Have a connection, until cancelled or until it is retired; one that replaces another when that has ended."""
+        """Have a connection, until cancelled or until it is retired; if one of its name is leaving, after that."""
         if after is not None:
             await after.wait_closed()
         async with trio.open_nursery() as nursery:
@@ -144,6 +144,12 @@ class SessionActor(Actor[McpRequest, JsonObject]):
                 nursery.start_soon(keepalive.run, connection)
             await connection.run()
             nursery.cancel_scope.cancel("the connection has ended")
+        if self._leaving.get(connection.spec.name) is connection:
+            del self._leaving[connection.spec.name]
+
+    def _retire(self, connection: BackendConnection) -> None:
+        self._leaving[connection.spec.name] = connection
+        connection.retire(drain=self._settings.drain_timeout)
 
     def reconfigure(self, backends: Sequence[BackendSpec], aggregation: AggregationSettings) -> None:
         """Have these backends from now on. Synchronous; what follows from it happens in the session's own tasks.
@@ -165,10 +171,10 @@ class SessionActor(Actor[McpRequest, JsonObject]):
                 continue
             new = connections[spec.name] = self._connect(self, spec, old)
             if old is not None:
-                old.retire(drain=self._settings.drain_timeout)
-            self._begin(new, self._services, after=old)
+                self._retire(old)
+            self._begin(new, self._services, after=self._leaving.get(spec.name))
         for gone in self.connections.values():
-            gone.retire(drain=self._settings.drain_timeout)
+            self._retire(gone)
             self._news.add(gone.spec.name)
             self._has_news.set()
         self.connections = connections
