@@ -7,7 +7,7 @@ SEEDS ?= 1000
 # 114, 128: our startable functions hand `task_status` on; 124, 9xx: optional rules about checkpoints, off by default in flake8.
 ASYNC_RULES_OFF := ASYNC114,ASYNC128,ASYNC124,ASYNC9
 
-.PHONY: run test test-all check format setup e2e-tools simulate mutants bench clean
+.PHONY: run test test-all check format setup e2e-tools simulate mutants bench soak clean
 
 run: $(VENV)/.runtime
 	$(BIN)/vmcp-actors serve $(ARGS)
@@ -43,6 +43,10 @@ format: $(VENV)/.development
 bench: $(VENV)/.development
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# Thirty minutes of traffic with faults, and a verdict; ARGS="--minutes 5 --output soak" for others.
+soak: $(VENV)/.development
+	$(BIN)/python -m benchmarks.soak $(ARGS)
+
 setup: $(VENV)/.development
 
 e2e-tools: $(VENV)/.development
@@ -57,7 +61,7 @@ $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.development: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable . --group test --group quality --group docs
+	$(BIN)/python -m pip install --quiet --editable . --group test --group quality --group docs --group bench
 	touch $@ $(VENV)/.runtime
 
 clean:

@@ -14,9 +14,9 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from . import per_call, session_start
+from . import per_call, scale, session_start
 
-SCENARIOS = (per_call, session_start)
+SCENARIOS = (per_call, session_start, scale)
 PACKAGES = ("vmcp-actors", "trio", "hypercorn", "mcp", "httptools", "msgspec")
 
 

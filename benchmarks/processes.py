@@ -36,6 +36,12 @@ class Running:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def children_of(pid: int) -> list[int]:
+    """The child processes of a process, whichever of its threads has started them."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
 @asynccontextmanager
 async def server(command: Sequence[str]) -> AsyncIterator[Running]:
     """Run a server that prints its URL, for the body."""

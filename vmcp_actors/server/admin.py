@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -42,6 +43,7 @@ def describe(supervisor: SessionSupervisor, *, name: str) -> JsonObject:
     return {
         "name": name,
         "version": __version__,
+        "tasks": trio.lowlevel.current_statistics().tasks_living,
         "backends": [spec.name for spec in supervisor.backends],
         "health": [attrs.asdict(health) for health in supervisor.health],
         "supervisor": attrs.asdict(supervisor.statistics()),
