@@ -37,8 +37,11 @@ class Many:
         headers = HEADERS if session is None else {**HEADERS, "mcp-session-id": session}
         return await self.client.post(self.url, content=json.dumps(body), headers=headers)
 
+    async def initialize(self) -> httpx2.Response:
+        return await self.post("initialize", INITIALIZE)
+
     async def start_and_use(self, sessions: list[str]) -> None:
-        answer = await self.post("initialize", INITIALIZE)
+        answer = await self.initialize()
         assert answer.status_code == 200, answer.text
         session = answer.headers["mcp-session-id"]
         for name in ("a_counter", "b_counter", "c_list"):
