@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import signal
 import sys
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +19,7 @@ import pytest
 import trio
 
 from .backends.counting import open_counting_backend
-from .harness import GatewayProcess, descendants, gateway, hypercorn_command, until, write_config
+from .harness import BIN, GatewayProcess, descendants, gateway, hypercorn_command, until, write_config
 
 pytestmark = pytest.mark.e2e
 
@@ -111,3 +115,24 @@ async def test_a_backend_that_moves_is_found_there_by_live_sessions(tmp_path: Pa
             result = await client.call_tool("a_counter", {})
             assert not result.is_error
             assert new.counts["initialize"] == 1
+
+
+async def test_the_end_of_its_terminal_ends_it(tmp_path: Path) -> None:
+    """That is told by SIGHUP, too: a gateway must not stay behind a window that was closed."""
+    path = write_config(tmp_path, NOTES)
+    master, slave = pty.openpty()
+    command = [str(BIN / "vmcp-actors"), "serve", "--port", "0", "--config", str(path)]
+    process = await trio.lowlevel.open_process(
+        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=_take_terminal
+    )
+    os.close(slave)
+    seen = b""
+    with trio.fail_after(30):
+        while b"Ctrl-C ends it" not in seen:
+            seen += await trio.to_thread.run_sync(os.read, master, 4096)
+        os.close(master)
+        await process.wait()
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
