@@ -74,15 +74,15 @@ async def _read_output(process: trio.Process, *, task_status: trio.TaskStatus[st
 
 
 @asynccontextmanager
-async def backend_and_gateway(copies: int = 1) -> AsyncIterator[tuple[Running, Running]]:
-    """An echo backend, and a gateway in front of it under the names b0, b1, …"""
+async def backend_and_gateway(copies: int = 1, *, http: str = "fast") -> AsyncIterator[tuple[Running, Running]]:
+    """An echo backend, and a gateway in front of it under the names b0, b1, … `http` is its `server.http`."""
     backend_command = [sys.executable, "-m", "benchmarks.echo_backend"]
     async with server(backend_command) as backend:
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "vmcp.yaml"
             lines = [f"  - {{name: b{n}, transport: streamable-http, url: '{backend.url}'}}" for n in range(copies)]
             limits = "sessions: {maxPerClient: 10000, maxSessions: 10000}"
-            config.write_text("\n".join(["backends:", *lines, limits, ""]))
+            config.write_text("\n".join(["backends:", *lines, limits, f"server: {{http: {http}}}", ""]))
             command = [sys.executable, "-m", "vmcp_actors", "serve", "--port", "0", "--config", str(config)]
             async with server(command) as gateway:
                 yield backend, gateway

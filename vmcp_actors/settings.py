@@ -114,3 +114,4 @@ class ServerSettings:
     keepalive_interval: float = 15.0
     stream_capacity: int = 256
     send_timeout: float = 20.0
+    http: Literal["fast", "hypercorn"] = "fast"

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from io import StringIO
 from pathlib import Path
@@ -171,8 +171,9 @@ def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 def test_options_win_over_the_configuration(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[tuple[ServerSettings, bool]] = []
 
-    async def program(config: Config, _: Console, *, demo: bool) -> None:
-        served.append((config.server, demo))
+    async def program(config: Config, _: Console, *, path: Path | None, adjust: Callable[[Config], Config]) -> None:
+        assert adjust(attrs.evolve(config, server=ServerSettings())).server.port in (4483, config.server.port)
+        served.append((config.server, path is None))
 
     monkeypatch.setattr(COMMANDS, "serve_gateway", program)
     config = tmp_path / "vmcp.yaml"

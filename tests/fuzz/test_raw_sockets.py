@@ -133,6 +133,7 @@ async def fuzz(served: GatewayProcess, seeds: range) -> Counter[str]:
     ("command", "cases"),
     [
         pytest.param(hypercorn_command(), CASES, id="hypercorn"),
+        pytest.param(None, CASES, id="serve"),
         pytest.param(hypercorn_command(), MANY_CASES, id="hypercorn-many", marks=pytest.mark.slow),
         pytest.param(None, MANY_CASES, id="serve-many", marks=pytest.mark.slow),
     ],

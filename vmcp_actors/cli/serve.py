@@ -1,4 +1,4 @@
-"""`vmcp-actors serve`: hypercorn around a gateway, and an orderly end."""
+"""`vmcp-actors serve`: a server around a gateway, ours or hypercorn, and an orderly end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from rich.console import Console
 from ..config import Config
 from ..gateway import Gateway, open_gateway
 from ..reloading import ConfigFollower, following
+from ..server.http1 import Limits
+from ..server.listening import serve_http1
 from ..server.sockets import bound_unacknowledged, hang_up
 from ..serving import contain_connections
 from ..settings import ServerSettings
@@ -140,10 +143,36 @@ async def _serve(
     *,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
-    contain_connections()
     app: Any = gateway.app
-    await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status, mode="asgi")
+    if gateway.config.server.http == "hypercorn":
+        contain_connections()
+        await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status, mode="asgi")
+    else:
+        await _serve_fast(app, config, gateway.config.server, stop, task_status)
     whole.cancel("the server has ended")
+
+
+async def _serve_fast(
+    app: Any,
+    config: HypercornConfig,
+    settings: ServerSettings,
+    stop: trio.Event,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    listeners = []
+    for sock in config.create_sockets().insecure_sockets:
+        sock.listen(config.backlog)
+        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+    limits = Limits(idle_timeout=config.keep_alive_timeout, send_timeout=settings.send_timeout)
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_http1, app, listeners, limits=limits, stop=stop, grace=STREAM_GRACE)
+        await nursery.start(serve)
+        task_status.started([_bind(listener) for listener in listeners])
+
+
+def _bind(listener: trio.SocketListener) -> str:
+    host, port = listener.socket.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _cut_short_on_signal(signals: AsyncIterator[int], gateway: Gateway) -> None:

@@ -34,6 +34,7 @@ Port = NewType("Port", int)
 TransportName = Literal["streamable-http", "sse", "stdio"]
 SessionLoss = Literal["retry", "error"]
 Revisions = Literal["auto", "stateful", "stateless"]
+HttpServer = Literal["fast", "hypercorn"]
 
 
 @frozen
@@ -179,6 +180,7 @@ class Server:
     allowed_origins: tuple[Origin, ...] | None = None
     allowed_hosts: tuple[Host, ...] | None = None
     send_timeout: Seconds | None = None
+    http: HttpServer | None = None
 
 
 @frozen
