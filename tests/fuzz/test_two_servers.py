@@ -18,8 +18,8 @@ from .test_raw_sockets import NONSENSE, request
 pytestmark = pytest.mark.e2e
 
 CASES = 400
-MANY_CASES = 5000
-AT_ONCE = 8
+MANY_CASES = 3000
+AT_ONCE = 32
 PATIENCE = 1.0
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 REFUSED = "refused"

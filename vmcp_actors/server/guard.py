@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ..errors import BadHost, BadOrigin
@@ -56,6 +57,7 @@ class Guard:
         return parts.netloc == host
 
 
+@lru_cache(maxsize=256)
 def _host_name(host: str) -> str | None:
     """The name in a Host value, without the port; None when it is malformed."""
     try:
@@ -64,6 +66,7 @@ def _host_name(host: str) -> str | None:
         return None
 
 
+@lru_cache(maxsize=256)
 def _is_loopback(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -7,7 +7,6 @@ message came, and most of the CPU. MCP 2025-11-25, basic/transports §Streamable
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn
@@ -162,7 +161,10 @@ class HttpDispatcher:
             body["_meta"] = {**body.get("_meta", {}), "progressToken": request_id}
         try:
             with self._inbound.progress(request_id, on_progress):
-                with trio.move_on_after(opts.get("timeout", math.inf)):
+                timeout = opts.get("timeout")
+                if timeout is None:
+                    return await self._exchange(request_id, method, body, opts)
+                with trio.move_on_after(timeout):
                     return await self._exchange(request_id, method, body, opts)
         except trio.Cancelled:
             self._abandon(request_id, method, opts, "the caller left")
