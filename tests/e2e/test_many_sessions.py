@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from .backends.counting import open_counting_backend
-from .harness import GatewayProcess, alive, descendants, gateway, open_files, resident_bytes, until, write_config
+from .harness import ROOT, GatewayProcess, alive, descendants, gateway, open_files, resident_bytes, until, write_config
 
 pytestmark = pytest.mark.e2e
 
@@ -44,7 +44,7 @@ class Many:
         answer = await self.initialize()
         assert answer.status_code == 200, answer.text
         session = answer.headers["mcp-session-id"]
-        for name in ("a_counter", "b_counter", "c_list"):
+        for name in ("a_counter", "b_counter", "c_notes"):
             called = await self.post("tools/call", {"name": name, "arguments": {}}, session)
             assert "result" in called.json(), called.text
         sessions.append(session)
@@ -72,7 +72,7 @@ class Many:
 @asynccontextmanager
 async def three_backends(tmp_path: Path, **settings: str) -> AsyncIterator[tuple[GatewayProcess, Many, list[Any]]]:
     """A gateway with two HTTP backends and a child process, whose sessions take little to start."""
-    child = Path(__file__).parent / "backends" / "small_child.py"
+    child = ROOT / "benchmarks" / "soak" / "child.py"
     async with open_counting_backend() as a, open_counting_backend() as b:
         lines = [
             "backends:",
@@ -99,7 +99,7 @@ def sessions_of(served: GatewayProcess) -> int:
 async def back_to(served: GatewayProcess, files: int, backends: list[Any]) -> None:
     """Wait until no session is left, and nothing of any."""
     await until(lambda: sessions_of(served) == 0, 60)
-    await until(lambda: not [c for c in descendants(served.pid).values() if "small_child" in c], 20)
+    await until(lambda: not [c for c in descendants(served.pid).values() if "soak/child" in c], 20)
     await until(lambda: all(backend.sessions == {} for backend in backends), 20)
     await until(lambda: open_files(served.pid) <= files + 2, 20)
 
@@ -136,7 +136,7 @@ async def test_shutdown_ends_all_sessions_at_once(tmp_path: Path) -> None:
         await many.run(SESSIONS, delete=False)
         children = descendants(served.pid)
         assert sessions_of(served) == SESSIONS
-        assert sum("small_child" in command for command in children.values()) == SESSIONS
+        assert sum("soak/child" in command for command in children.values()) == SESSIONS
         await served.stop()
         await until(lambda: all(backend.sessions == {} for backend in backends))
 

@@ -87,6 +87,20 @@ class Client:
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
+    def begin_call(self, plan: Plan) -> None:
+        """Begin a call, in a task of its own."""
+        raise NotImplementedError
+
+    async def call(self) -> None:
+        """One call."""
+        self.begin_call(self.plan())
+
+    async def burst(self) -> None:
+        """The same call, at once and more often than is allowed."""
+        plan = self.plan()
+        for _ in range(self.random.randint(2, self.world.config.sessions.max_calls + 2)):
+            self.begin_call(plan)
+
     def plan(self) -> Plan:
         """A random call."""
         rng = self.random

@@ -29,7 +29,7 @@ class LeaseClient(Client):
         return f"principal of {self.person}"
 
     def operations(self) -> Sequence[Operation]:
-        return ((8, self._call), (1, self._burst), (3, self._list), (1, self._think))
+        return ((8, self.call), (1, self.burst), (3, self._list), (1, self._think))
 
     async def _list(self) -> None:
         """What backends of the stateless revision offer may have to be asked anew, outside of any call to them."""
@@ -47,15 +47,7 @@ class LeaseClient(Client):
                 self.world.note(f"tools/list: {type(error).__name__}")
         self.world.check(not bound.cancelled_caught, Invariant.ONE_OUTCOME, "tools/list has no outcome")
 
-    async def _call(self) -> None:
-        self._begin(self.plan())
-
-    async def _burst(self) -> None:
-        plan = self.plan()
-        for _ in range(self.random.randint(2, self.world.config.sessions.max_calls + 2)):
-            self._begin(plan)
-
-    def _begin(self, plan: Plan) -> None:
+    def begin_call(self, plan: Plan) -> None:
         record, params = self.record(plan, self.owner, None)
         record.cuttable = self.world.config.stateless.mode == "auto"
         self.tasks.start_soon(self._until_outcome, record, params, plan)

@@ -34,8 +34,8 @@ class LibraryClient(Client):
             return ((5, self._start), (1, self._think))
         return (
             (1 if len(self.own) < MAX_OWN else 0, self._start),
-            (8, self._call),
-            (1, self._burst),
+            (8, self.call),
+            (1, self.burst),
             (2, self._request),
             (1, self._close),
             (0.4, self._vanish),
@@ -114,15 +114,7 @@ class LibraryClient(Client):
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    async def _call(self) -> None:
-        self._begin(self.plan())
-
-    async def _burst(self) -> None:
-        plan = self.plan()
-        for _ in range(self.random.randint(2, self.world.config.sessions.max_calls + 2)):
-            self._begin(plan)
-
-    def _begin(self, plan: Plan) -> None:
+    def begin_call(self, plan: Plan) -> None:
         session = self.random.choice(self.own)
         origin = self.world.sessions.get(session)
         if origin is None:

@@ -29,7 +29,7 @@ class StatelessClient(Client):
         return f"principal at {self.person}"
 
     def operations(self) -> Sequence[Operation]:
-        return ((8, self._call), (1, self._burst), (1.5, self._request), (1.5, self._listen), (1, self._think))
+        return ((8, self.call), (1, self.burst), (1.5, self._request), (1.5, self._listen), (1, self._think))
 
     # --- HTTP ---------------------------------------------------------------------------------------------------------
 
@@ -79,15 +79,7 @@ class StatelessClient(Client):
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    async def _call(self) -> None:
-        self._begin_call(self.plan())
-
-    async def _burst(self) -> None:
-        plan = self.plan()
-        for _ in range(self.random.randint(2, self.world.config.sessions.max_calls + 2)):
-            self._begin_call(plan)
-
-    def _begin_call(self, plan: Plan) -> None:
+    def begin_call(self, plan: Plan) -> None:
         record, params = self.record(plan, self.owner, None)
         record.cuttable = self.world.config.stateless.mode == "auto"
         if plan.patience is not None:

@@ -50,8 +50,8 @@ class WebClient(Client):
         if self.session is None:
             return ((5, self._initialize), (0.5, self._unknown_session), (1, self._think))
         return (
-            (8, self._call),
-            (1, self._burst),
+            (8, self.call),
+            (1, self.burst),
             (2, self._stream),
             (1, self._hang_up),
             (1.5, self._request),
@@ -225,15 +225,7 @@ class WebClient(Client):
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    async def _call(self) -> None:
-        self._begin_call(self.plan())
-
-    async def _burst(self) -> None:
-        plan = self.plan()
-        for _ in range(self.random.randint(2, self.world.config.sessions.max_calls + 2)):
-            self._begin_call(plan)
-
-    def _begin_call(self, plan: Plan) -> None:
+    def begin_call(self, plan: Plan) -> None:
         session = self.session
         assert session is not None
         record, params = self.record(plan, session.origin.owner, session.origin)
