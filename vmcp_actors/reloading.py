@@ -55,23 +55,29 @@ class ConfigFollower:
         """Read the file and go by it. Returns whether it could be used; if not, the log says why."""
         async with self._lock:
             self._stamp = await trio.to_thread.run_sync(_stamp_of, self._path)
-            problems: Sequence[str] = ()
+            problems: Sequence[str]
             try:
                 config = self._adjust(await trio.to_thread.run_sync(load_config, self._path))
+                self._go_by(config)
             except ConfigError as error:
                 problems = error.problems
-            if problems:
-                logger.error("%s was not reloaded, the configuration of before goes on:", self._path)
-                for problem in problems:
-                    logger.error("  %s", problem)
-                return False
-            for warning in config.warnings:
-                logger.warning(warning)
-            for part in self._gateway.reload(config):
-                logger.warning("%s: what has changed in `%s` needs a restart", self._path, part)
-            names = ", ".join(spec.name for spec in config.backends)
-            logger.warning("%s was reloaded: %d backends (%s)", self._path, len(config.backends), names)
-            return True
+            except Exception as error:  # a bug of ours in reading must not end the sessions there are
+                logger.exception("reading %s failed unexpectedly", self._path)
+                problems = (repr(error),)
+            else:
+                return True
+        logger.error("%s was not reloaded, the configuration of before goes on:", self._path)
+        for problem in problems:
+            logger.error("  %s", problem)
+        return False
+
+    def _go_by(self, config: Config) -> None:
+        for warning in config.warnings:
+            logger.warning(warning)
+        for part in self._gateway.reload(config):
+            logger.warning("%s: what has changed in `%s` needs a restart", self._path, part)
+        names = ", ".join(spec.name for spec in config.backends)
+        logger.warning("%s was reloaded: %d backends (%s)", self._path, len(config.backends), names)
 
     def __repr__(self) -> str:
         return f"<ConfigFollower of {self._path}>"
