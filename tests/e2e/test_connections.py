@@ -50,12 +50,20 @@ async def many(port: int, request: bytes, *, half_close: bool) -> None:
             nursery.start_soon(lambda: exchange(port, request, half_close=half_close))
 
 
-@pytest.fixture(params=[None, hypercorn_command()], ids=["serve", "hypercorn"])
-def command(request: pytest.FixtureRequest) -> list[str] | None:
-    return request.param  # type: ignore[no-any-return]
+slow = pytest.mark.slow
+SERVERS = {"serve": None, "hypercorn": hypercorn_command()}
 
 
-@pytest.mark.parametrize("half_close", [True, False])
+@pytest.mark.parametrize(
+    ("command", "half_close"),
+    [
+        (SERVERS["serve"], True),
+        (SERVERS["hypercorn"], True),
+        pytest.param(SERVERS["serve"], False, marks=slow),
+        pytest.param(SERVERS["hypercorn"], False, marks=slow),
+    ],
+    ids=["serve-half", "hypercorn-half", "serve", "hypercorn"],
+)
 async def test_an_upgrade_to_http2_by_a_client_that_leaves(
     tmp_path: Path, command: list[str] | None, half_close: bool
 ) -> None:
@@ -72,22 +80,33 @@ async def test_an_upgrade_to_http2_by_a_client_that_leaves(
 LARGE = b"POST /mcp HTTP/1.1\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000
 
 
+QUICK = (("serve", "a byte", False), ("hypercorn", "a byte", True))
+
+# When it does not all fit, the end of the connection is never seen: what shows it is the second comment that is written
+# into the silence.
+BEHIND = {"nothing": (b"", SOON), "a byte": (b"G", SOON), "a large request": (LARGE, 45.0)}
+
+
 @pytest.mark.parametrize(
-    ("behind", "seconds"),
+    ("command", "behind", "half_close"),
     [
-        (b"", SOON),
-        (b"G", SOON),
-        # It does not all fit, so that the end of the connection is never seen: what shows it is the second comment
-        # that is written into the silence.
-        pytest.param(LARGE, 45.0, marks=pytest.mark.slow),
+        pytest.param(
+            SERVERS[server],
+            behind,
+            half_close,
+            marks=[] if (server, behind, half_close) in QUICK else slow,
+            id=f"{server}-{behind}{'-half' * half_close}",
+        )
+        for server in SERVERS
+        for behind in BEHIND
+        for half_close in (True, False)
     ],
-    ids=["nothing", "a byte", "a large request"],
 )
-@pytest.mark.parametrize("half_close", [True, False])
 async def test_an_event_stream_whose_client_has_sent_more_and_left(
-    tmp_path: Path, command: list[str] | None, behind: bytes, seconds: float, half_close: bool
+    tmp_path: Path, command: list[str] | None, behind: str, half_close: bool
 ) -> None:
     """What stands unread behind the request does not hide that the client has gone."""
+    more, seconds = BEHIND[behind]
     async with demo(tmp_path, command) as served, httpx2.AsyncClient() as client:
         answer = await client.post(served.url, json=INITIALIZE, headers=HEADERS)
         session = answer.headers["mcp-session-id"]
@@ -95,5 +114,5 @@ async def test_an_event_stream_whose_client_has_sent_more_and_left(
             "GET /mcp HTTP/1.1", "Host: 127.0.0.1", "Accept: text/event-stream", f"Mcp-Session-Id: {session}", "", "",
         ]  # fmt: skip
         before = all_open_files(served.pid)
-        await many(served.port, "\r\n".join(head).encode() + behind, half_close=half_close)
+        await many(served.port, "\r\n".join(head).encode() + more, half_close=half_close)
         await until(lambda: all_open_files(served.pid) <= before, seconds)

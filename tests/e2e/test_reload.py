@@ -55,7 +55,10 @@ async def names(client: mcp.Client) -> set[str]:
     return {tool.name.partition("_")[0] for tool in (await client.list_tools()).tools}
 
 
-@pytest.mark.parametrize("command", [None, hypercorn_command()], ids=["serve", "hypercorn"])
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(None, id="serve"), pytest.param(hypercorn_command(), id="hypercorn", marks=pytest.mark.slow)],
+)
 async def test_backends_come_and_go_with_the_file(tmp_path: Path, command: list[str] | None) -> None:
     """The session that is in the middle of a transaction stays in it."""
     path = write_config(tmp_path, NOTES)

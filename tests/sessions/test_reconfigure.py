@@ -289,7 +289,7 @@ async def test_lifetimes_hold_for_the_sessions_there_are(autojump_clock: MockClo
 
 async def test_how_backends_are_watched_changes(autojump_clock: MockClock) -> None:
     a = backend("a")
-    async with begun(a, health=HealthSettings(check_interval=1000.0)) as (supervisor, session, _):
+    async with begun(a, health=HealthSettings(check_interval=1e9)) as (supervisor, session, _):
         await trio.sleep(100)
         assert a.counts["ping"] == 0
         breaker = BreakerSettings(enabled=True, failure_threshold=1)
