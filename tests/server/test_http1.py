@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from vmcp_actors.server.http1 import LINGER, Connection, Limits
-from vmcp_actors.server.http1_request import MAX_HEAD, BadRequest, RequestParser
+from vmcp_actors.server.http1_request import MAX_AHEAD, MAX_HEAD, BadRequest, RequestParser
 from vmcp_actors.server.http1_response import PIECE
 
 LIMITS = Limits(head_timeout=5.0, idle_timeout=60.0, send_timeout=4.0)
@@ -66,6 +66,12 @@ class App:
             for number in range(1000):
                 await send({"type": "http.response.body", "body": b"%d;" % number, "more_body": True})
                 await trio.sleep(1)
+
+    async def wait(self, receive: Any, _: Any) -> None:
+        """Nothing is written that could fail."""
+        await self.body(receive)
+        assert (await receive())["type"] == "http.disconnect"
+        self.disconnected.set()
 
     async def pieces(self, _: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -371,6 +377,25 @@ async def test_a_client_that_leaves_is_noticed_whatever_else_it_has_sent(
             await client.app.disconnected.wait()
             await client.ended.wait()
     assert len(client.app.scopes) == 1
+
+
+async def test_a_large_body_does_not_hide_that_its_client_has_left(autojump_clock: MockClock) -> None:
+    """What belongs to the request under way is not counted as ahead of the next one."""
+    body = b"x" * (MAX_AHEAD + 100_000)
+    async with connected() as client:
+        await client.send(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body), body)
+        await client.stream.aclose()
+        with trio.fail_after(3):
+            await client.app.disconnected.wait()
+
+
+async def test_a_head_that_began_too_early_has_no_more_time_than_others(autojump_clock: MockClock) -> None:
+    """It came while the request before was served."""
+    async with connected() as client:
+        await client.send(GET + b"GET /b HTTP/1.1\r\nHo")
+        start = trio.current_time()
+        assert statuses(await client.all()) == [200, 408]
+        assert trio.current_time() - start == pytest.approx(LIMITS.head_timeout, abs=0.1)
 
 
 async def test_a_head_that_does_not_come_is_given_up(autojump_clock: MockClock) -> None:

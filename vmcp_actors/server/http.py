@@ -84,8 +84,8 @@ async def until_disconnect(receive: Receive, scope: trio.CancelScope) -> None:
 async def send_response(
     send: Send, status: int, body: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (JSON_TYPE,)
 ) -> None:
-    """A whole response. The length is always given, so that the connection can be kept."""
-    fields = [*headers, (b"content-length", str(len(body)).encode())]
+    """A whole response. Its length is given, so that the connection can be kept; 204 has none (RFC 9110 §8.6)."""
+    fields = [*headers] if status == 204 else [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -119,7 +119,8 @@ class Connection:
         """The next request, its head complete; None when there is none. Raises `BadRequest`."""
         parser, limits = self._parser, self._limits
         parser.forget_request()
-        with trio.CancelScope(deadline=trio.current_time() + limits.idle_timeout) as self._waiting:
+        patience = limits.head_timeout if parser.begun else limits.idle_timeout
+        with trio.CancelScope(deadline=trio.current_time() + patience) as self._waiting:
             while (request := parser.next_request()) is None:
                 began = parser.begun
                 if (self._finishing and not began) or not await self._read():

@@ -74,7 +74,8 @@ class RequestParser:
         if self.error is not None or self.over:
             return
         self._overhead += len(data)
-        self._ahead += len(data)
+        if self._requests and self._requests[0].complete:
+            self._ahead += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
