@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from vmcp_actors.transports.http1 import HttpError
+from vmcp_actors.transports.http1_messages import HttpError
 from vmcp_actors.transports.origin import parse_url
 from vmcp_actors.transports.pool import HttpPool
 from vmcp_actors.wire.stateless import Envelope, mirrored_headers, stamped

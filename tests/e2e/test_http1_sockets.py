@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.conftest import open_descriptors
-from vmcp_actors.transports.http1 import ConnectFailed, ConnectionBroken, HttpConnection
+from vmcp_actors.transports.http1 import HttpConnection
+from vmcp_actors.transports.http1_messages import ConnectFailed, ConnectionBroken
 from vmcp_actors.transports.origin import Origin, parse_url
 from vmcp_actors.transports.pool import HttpPool, PoolStatistics
 

@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from vmcp_actors.transports.http1 import (
+from vmcp_actors.transports.http1 import HttpConnection
+from vmcp_actors.transports.http1_messages import (
     MAX_HEADER_BYTES,
     BadResponse,
     ConnectFailed,
     ConnectionBroken,
-    HttpConnection,
     encode_request,
 )
 from vmcp_actors.transports.origin import Origin, parse_url

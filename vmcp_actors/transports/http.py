@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import trio
@@ -18,9 +18,6 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import REQUEST_TIMEOUT
 
 from ..errors import (
-    INVALID_REQUEST,
-    SERVER_ERROR,
-    SESSION_NOT_FOUND,
     BackendError,
     BackendLost,
     BackendProtocolError,
@@ -42,22 +39,21 @@ from ..wire.messages import (
     encode_result,
 )
 from .authorized import AuthorizedPool, with_headers
-from .http1 import BadResponse, ConnectFailed, ConnectionBroken, HttpError, Response
+from .http1 import Response
+from .http1_messages import BadResponse, ConnectFailed, ConnectionBroken, HttpError
 from .inbound import InboundContext, InboundMessages
 from .origin import parse_url
 from .pool import HttpPool, PoolStatistics
+from .refusals import MAX_ERROR_BYTES, peer_error, read_refusal, says_session_lost
 from .streams import AnswerStream, listen
 
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-MAX_ERROR_BYTES = 64 * 1024
 FINISH_TIMEOUT = 1.0
-ERROR_TIMEOUT = 5.0
 ONE_WAY_TIMEOUT = 5.0
 MAX_ANSWERING = 256
 """Requests of a backend that are answered at the same time."""
-SESSION_ERRORS = frozenset({SERVER_ERROR, SESSION_NOT_FOUND, INVALID_REQUEST})
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -215,7 +211,7 @@ class HttpDispatcher:
             raise
         self._release(response)
         if isinstance(message.error, dict):
-            raise _peer_error(message.error)
+            raise peer_error(message.error)
         if not isinstance(message.result, dict):
             raise BackendProtocolError(
                 self.backend, f"the result of {method} is not an object", delivered=Delivered.YES
@@ -243,12 +239,9 @@ class HttpDispatcher:
     async def _refusal(self, response: Response) -> Message:
         """An HTTP error: a JSON-RPC error in its body is the answer, else the status is."""
         self.check_status(response.status)
-        message: Message | None = None
-        with suppress(RequestError, ConnectionBroken, BadResponse):
-            with trio.move_on_after(ERROR_TIMEOUT):
-                message = decode_message(await response.read(MAX_ERROR_BYTES))
+        message = await read_refusal(response)
         if message is not None and isinstance(message.error, dict):
-            if self._session is not None and _says_session_lost(response.status, message.error):
+            if self._session is not None and says_session_lost(response.status, message.error):
                 self._lose_session()
             return message
         # A server or a proxy that failed (5xx) may have done so after the request was run.
@@ -419,24 +412,6 @@ class HttpDispatcher:
     def __repr__(self) -> str:
         state = "over" if self._over.is_set() else "open"
         return f"<HttpDispatcher {self.backend}: {state}, {self._pool!r}>"
-
-
-def _says_session_lost(status: int, error: JsonObject) -> bool:
-    """Whether a refusal is about our session. Many servers say so with 400 instead of 404, as the TypeScript SDK's
-    examples do; a tool's own "session not found" comes with 200.
-    """
-    code, text = error.get("code"), error.get("message")
-    return status == 400 and code in SESSION_ERRORS and isinstance(text, str) and "session" in text.lower()
-
-
-def _peer_error(error: JsonObject) -> MCPError:
-    """The backend's own error, whatever it left out."""
-    code, message = error.get("code"), error.get("message")
-    return MCPError(
-        code if isinstance(code, int) else -32603,
-        message if isinstance(message, str) else "the backend gave no message",
-        error.get("data"),
-    )
 
 
 __all__ = ["HttpDispatcher", "ProgressFnT", "open_http"]

@@ -18,189 +18,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-import httptools
 import trio
 
+from .http1_messages import BadResponse, ConnectionBroken, ResponseParser, encode_request
 from .origin import Origin, close_stream, describe, socket_of
 
-__all__ = [
-    "BadResponse",
-    "ConnectFailed",
-    "ConnectionBroken",
-    "HttpConnection",
-    "HttpError",
-    "Response",
-    "encode_request",
-]
-
-MAX_HEADER_BYTES = 64 * 1024
 RECEIVE_SIZE = 64 * 1024
 
-_REQUEST_LINE = re.compile(r"(?!HEAD |CONNECT )[A-Z]+ [\x21-\x7e]+")
-_HEADER = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\r\n\0]*\r\n"
-_ONE_HEADER = re.compile(_HEADER)
-_HEADERS = re.compile(rb"(?:%b)*" % _HEADER)
-_OURS = frozenset(
-    {
-        b"accept-encoding",
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
 _KEEP_ALIVE_TIMEOUT = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
-
-
-class HttpError(Exception):
-    """Base of what can go wrong with an exchange. The text is short and names no address."""
-
-
-class ConnectFailed(HttpError):
-    """There was no connection to send the request on: nothing of it was sent."""
-
-
-class ConnectionBroken(HttpError):
-    """The connection ended before the response did.
-
-    `request_sent` is False only if the operating system accepted not a single byte of the request, so that the
-    backend cannot have seen it. True means: perhaps.
-    """
-
-    def __init__(self, message: str, *, request_sent: bool) -> None:
-        super().__init__(message)
-        self.request_sent = request_sent
-
-
-class BadResponse(HttpError):
-    """The request was sent, and what came back is not HTTP/1.1 or exceeds a limit."""
-
-
-def encode_request(
-    host: bytes, method: str, target: str, headers: Iterable[tuple[bytes, bytes]], body: bytes | None
-) -> bytes:
-    """Head and body of a request in one piece. A `host` among the headers wins over `host`.
-
-    Raises:
-        ValueError: the method, the target or a header could be read as something else by the backend (line breaks,
-            NUL, white space), or a header is one that this client sets itself. The text never repeats a value.
-    """
-    line = f"{method} {target}"
-    if not _REQUEST_LINE.fullmatch(line):
-        raise ValueError(f"not a method and a target that can be sent: {method!r} and {len(target)} characters")
-    pairs = tuple(headers)
-    names = {name.lower() for name, _ in pairs}
-    if not _OURS.isdisjoint(names):
-        raise ValueError(f"headers set by the client itself: {b', '.join(sorted(_OURS & names)).decode('ascii')}")
-    lines = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
-    # One scan for all of them; the count finds a value that brings a whole line of its own.
-    if not _HEADERS.fullmatch(lines) or lines.count(b"\n") != len(pairs):
-        bad = next(name for name, value in pairs if not _ONE_HEADER.fullmatch(b"%b: %b\r\n" % (name, value)))
-        raise ValueError(f"header with characters that may not be in it: {bad!r}")
-    host_line = b"" if b"host" in names else b"host: %b\r\n" % host
-    # RFC 9110 §8.6: a POST without a body says so.
-    length = len(body) if body is not None else 0
-    length_line = b"content-length: %d\r\n" % length if body is not None or method in ("POST", "PUT") else b""
-    return b"%b HTTP/1.1\r\n%b%baccept-encoding: identity\r\n%b\r\n%b" % (
-        line.encode("ascii"),
-        host_line,
-        lines,
-        length_line,
-        body or b"",
-    )
-
-
-class _Message:
-    """One response as llhttp reads it: bytes in, parts out, no I/O. The `on_` methods are called by the parser."""
-
-    __slots__ = (
-        "_header_bytes",
-        "_parser",
-        "_silent_bytes",
-        "body",
-        "complete",
-        "headers",
-        "headers_complete",
-        "keep_alive",
-        "status",
-    )
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.body: list[bytes] = []
-        self.headers_complete = False
-        self.complete = False
-        self.keep_alive = False
-        self._header_bytes = 0
-        self._silent_bytes = 0
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-
-    def feed(self, data: bytes) -> None:
-        """Parse what came in. Raises BadResponse."""
-        assert self._parser is not None
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self.status == 101:
-                raise BadResponse("it switched protocols without being asked") from error
-            if not self.complete:
-                raise BadResponse(f"not an HTTP response: {error}") from error
-            # Something follows that nobody asked for; the response itself is whole.
-            self.keep_alive = False
-        # Headers, interim responses, chunk extensions and trailers are all bytes that bring no body forward. Bounding
-        # them together also bounds what llhttp keeps of a line without an end.
-        self._silent_bytes = 0 if self.body else self._silent_bytes + len(data)
-        if self._header_bytes > MAX_HEADER_BYTES or (self._silent_bytes > MAX_HEADER_BYTES and not self.complete):
-            raise BadResponse(f"more than {MAX_HEADER_BYTES} bytes of headers")
-        if self.complete:
-            # Ends the cycle between the parser and its callbacks, so that no garbage collection is needed.
-            self._parser = None
-
-    def feed_eof(self) -> None:
-        """The peer sends no more: the end of a close-delimited body, and a broken connection otherwise."""
-        if not self.headers_complete:
-            raise ConnectionBroken(
-                "closed in the middle of its answer" if self._silent_bytes else "closed without an answer",
-                request_sent=True,
-            )
-        coding = self.headers.get("transfer-encoding")
-        chunked = coding is not None and coding.lower().rstrip().endswith("chunked")
-        if chunked or (coding is None and "content-length" in self.headers):
-            raise ConnectionBroken("closed in the middle of its answer", request_sent=True)
-        self.complete = True
-        self._parser = None
-
-    def on_message_begin(self) -> None:
-        if self.complete:
-            raise ValueError("a response that nobody asked for")
-        self.headers = {}
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + 4
-        if self.headers_complete:
-            return  # a trailer: nobody here has a use for it
-        key = name.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        known = self.headers.get(key)
-        self.headers[key] = text if known is None else f"{known}, {text}"
-
-    def on_headers_complete(self) -> None:
-        assert self._parser is not None
-        self.status = self._parser.get_status_code()
-        if self.status >= 200:
-            self.headers_complete = True
-            self.keep_alive = self._parser.should_keep_alive()
-
-    def on_body(self, data: bytes) -> None:
-        self.body.append(data)
-
-    def on_message_complete(self) -> None:
-        # Interim responses (1xx) are messages of their own; the next one starts with on_message_begin.
-        self.complete = self.headers_complete
 
 
 class Response:
@@ -212,7 +37,7 @@ class Response:
 
     __slots__ = ("_connection", "_message", "headers", "status")
 
-    def __init__(self, connection: HttpConnection, message: _Message) -> None:
+    def __init__(self, connection: HttpConnection, message: ResponseParser) -> None:
         self.status = message.status
         self.headers = message.headers
         self._connection = connection
@@ -304,7 +129,7 @@ class HttpConnection:
         self._raw = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._watched = socket_of(stream)
         self._on_release = on_release
-        self._message: _Message | None = None
+        self._message: ResponseParser | None = None
         self._request_sent = False
         self._send_failed = False
         self._expires_at = math.inf
@@ -327,7 +152,7 @@ class HttpConnection:
         """Like `request`, for a request that `encode_request` has made."""
         if self._message is not None:
             raise trio.BusyResourceError("the previous response is not complete")
-        message = self._message = _Message()
+        message = self._message = ResponseParser()
         self._request_sent = False
         with self._boundary():
             try:
@@ -344,7 +169,7 @@ class HttpConnection:
             self._release(message)
         return response
 
-    async def receive(self, message: _Message) -> None:
+    async def receive(self, message: ResponseParser) -> None:
         """Feed `message`, the one under way, with what comes next. For `Response` only."""
         with self._boundary():
             await self._receive(message)
@@ -378,7 +203,7 @@ class HttpConnection:
         if accepted < len(request):
             await self._stream.send_all(memoryview(request)[accepted:])
 
-    async def _receive(self, message: _Message) -> None:
+    async def _receive(self, message: ResponseParser) -> None:
         if self.closed:
             raise trio.ClosedResourceError
         data = await (self._stream.receive_some(RECEIVE_SIZE) if self._raw is None else self._raw.recv(RECEIVE_SIZE))
@@ -387,7 +212,7 @@ class HttpConnection:
         else:
             message.feed_eof()
 
-    def _release(self, message: _Message) -> None:
+    def _release(self, message: ResponseParser) -> None:
         if self.closed:
             return  # by another task, in the checkpoint that follows a successful receive
         hint = _KEEP_ALIVE_TIMEOUT.search(message.headers.get("keep-alive", ""))

@@ -10,7 +10,8 @@ from types import TracebackType
 import trio
 from attrs import frozen
 
-from .http1 import ConnectFailed, ConnectionBroken, HttpConnection, Response, encode_request
+from .http1 import HttpConnection, Response
+from .http1_messages import ConnectFailed, ConnectionBroken, encode_request
 from .origin import Origin, close_stream, describe, open_stream
 
 

@@ -19,7 +19,8 @@ from ..errors import (
 )
 from ..wire.messages import Message, RequestId
 from ..wire.sse import EventDecoder
-from .http1 import BadResponse, ConnectionBroken, Response
+from .http1 import Response
+from .http1_messages import BadResponse, ConnectionBroken
 
 logger = logging.getLogger(__name__)
 
