@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from vmcp_actors.actors import Actor, ActorRef, Call, OnCallerExit, Reply
 from vmcp_actors.errors import ActorStopped, Busy, CallCancelled, CallingSelf, DeadlineExceeded, Delivered
+
+mark: ContextVar[str] = ContextVar("mark", default="none")
 
 Handle = Callable[[Any, Call[Any, Any]], Awaitable[Any]]
 
@@ -208,6 +211,35 @@ async def test_slow_call_does_not_delay_others(autojump_clock: trio.testing.Mock
                 nursery.start_soon(ref.call, 1)
 
         assert trio.current_time() - start == pytest.approx(1)
+
+
+async def test_what_a_handler_leaves_in_its_context_is_not_for_the_next_call(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def handle(request: Any, _: Call[Any, Any]) -> None:
+        before = mark.get()
+        mark.set(request)
+        await trio.sleep(1)
+        seen.append((before, mark.get()))
+
+    async with running(Scripted(handle)) as ref:
+        for request in ("a", "b", "c", "d"):
+            await ref.call(request)
+    assert seen == [("none", request) for request in ("a", "b", "c", "d")]
+    assert mark.get() == "none"
+
+
+async def test_tasks_of_a_burst_of_calls_do_not_stay(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(Scripted(sleep_for)) as ref:
+        before = trio.lowlevel.current_statistics().tasks_living
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(ref.call, 1)
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living - before <= 2
+        assert await ref.call(1) == 1
 
 
 async def test_crash_wakes_running_callers(autojump_clock: trio.testing.MockClock) -> None:

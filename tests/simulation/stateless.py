@@ -111,6 +111,8 @@ class StatelessClient(Client):
             if self.random.random() < 0.2:
                 break
             await self.pause()
+            if trio.current_time() >= record.gives_up_at:
+                break
             given = {key: {"action": "accept"} for key in result["inputRequests"]}
             params = {**params, "requestState": result["requestState"], "inputResponses": given}
         record.left = True

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import trio
 from attrs import frozen
@@ -19,6 +19,9 @@ Req = TypeVar("Req")
 Res = TypeVar("Res")
 
 logger = logging.getLogger(__name__)
+
+MAX_IDLE_WORKERS: Final = 2
+"""Tasks of an actor that wait for calls. With one alone, every call would have to start another."""
 
 
 @frozen
@@ -52,6 +55,7 @@ class Actor(ABC, Generic[Req, Res]):
         self._ended = trio.Event()
         self._failure: Exception | None = None
         self._handled = 0
+        self._idle_workers = 0
         self._begun = False
         self._running = False
 
@@ -111,17 +115,39 @@ class Actor(ABC, Generic[Req, Res]):
                     self._mailbox.open()
                 self._running = True
                 task_status.started(self.ref)
-                async for call in self._mailbox.calls():
-                    if call.scope.cancel_called:
-                        call.reply.set_error(call.cancellation_error(Delivered.NO))
-                        self._mailbox.finished()
-                    else:
-                        nursery.start_soon(self._run_call, call)
+                await self._work(nursery)
         finally:
             self._mailbox.close("is ending")
 
+    async def _work(self, nursery: trio.Nursery) -> None:
+        """Take calls and run them, one after the other, while another worker waits for the next.
+
+        So a call has a task to itself while it runs, and mostly none has to be started for it.
+        """
+        task = trio.lowlevel.current_task()
+        context = task.context
+        try:
+            while self._idle_workers < MAX_IDLE_WORKERS:
+                # What a handler leaves in its context is not for the next call. In force from the next step on.
+                task.context = context.copy()
+                self._idle_workers += 1
+                try:
+                    call = await self._mailbox.take()
+                except trio.EndOfChannel:
+                    return
+                finally:
+                    self._idle_workers -= 1
+                if not self._idle_workers:
+                    nursery.start_soon(self._work, nursery)
+                await self._run_call(call)
+        finally:
+            task.context = context
+
     async def _run_call(self, call: Call[Req, Res]) -> None:
         try:
+            if call.scope.cancel_called:
+                call.reply.set_error(call.cancellation_error(Delivered.NO))
+                return
             with call.scope:
                 call.reply.set_value(await self.handle(call.request, call))
             if call.scope.cancelled_caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import outcome
@@ -209,14 +209,18 @@ class Mailbox(Generic[Req, Res]):
         self._under_way += 1
         self._peak_queued = max(self._peak_queued, self._under_way - self._running)
 
-    async def calls(self) -> AsyncIterator[Call[Req, Res]]:
-        """The calls in the order of arrival, until closed and empty; each counts as running until `finished()`."""
-        async for call in self._receive:
-            self._running += 1
-            yield call
+    async def take(self) -> Call[Req, Res]:
+        """The next call in the order of arrival; it counts as running until `finished()`.
+
+        Raises:
+            trio.EndOfChannel: the mailbox is closed and empty.
+        """
+        call = await self._receive.receive()
+        self._running += 1
+        return call
 
     def finished(self) -> None:
-        """A call that `calls()` gave out has ended."""
+        """A call that `take()` gave out has ended."""
         self._running -= 1
         self._under_way -= 1
 

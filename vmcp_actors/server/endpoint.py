@@ -50,7 +50,7 @@ class Endpoint:
         if content_type != "application/json":
             raise WrongContentType(f"Content-Type must be application/json, not {content_type or 'absent'}")
         settings = self._settings
-        body = await read_body(headers, receive, limit=settings.max_body_bytes, seconds=settings.body_timeout)
+        body = await read_body(scope, headers, receive, limit=settings.max_body_bytes, seconds=settings.body_timeout)
         message = decode_message(body)
         try:
             if self._is_stateless(headers, message):

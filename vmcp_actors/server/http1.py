@@ -8,6 +8,7 @@ others. There is no upgrade, and no HTTP/2.
 from __future__ import annotations
 
 import logging
+import math
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote
@@ -15,13 +16,12 @@ from urllib.parse import unquote
 import trio
 from attrs import frozen
 
-from .http import Scope
+from .http import WHOLE_BODY, Scope
 from .http1_request import BadRequest, Request, RequestParser
 from .http1_response import Response
 
 logger = logging.getLogger(__name__)
 
-READ_SIZE: Final = 64 * 1024
 Address = tuple[str, int] | None
 
 LINGER: Final = 1.0
@@ -64,7 +64,8 @@ class Connection:
         self._limits = limits
         self._parser = RequestParser()
         self._response: Response | None = None
-        self._waiting: trio.CancelScope | None = None
+        self._patience = trio.CancelScope()
+        self._waiting = False
         self._finishing = False
         self._client = client
         self._server = server
@@ -73,16 +74,21 @@ class Connection:
         """Serve requests until the client or the server has had enough. Closes the stream. Raises only `Cancelled`."""
         try:
             async with self._stream:
-                while await self._serve_request():
-                    pass
+                # One scope for the life of the connection: its deadline is set while it waits for a request.
+                with self._patience:
+                    while await self._serve_request():
+                        pass
+                if self._patience.cancelled_caught and self._parser.begun:
+                    text = "the head of the request did not arrive in time"
+                    await self._refuse(BadRequest(HTTPStatus.REQUEST_TIMEOUT, text))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             logger.debug("a connection broke: %s", error)
 
     def finish(self) -> None:
         """The server ends: take no further request. Synchronous; one that has begun to arrive is served."""
         self._finishing = True
-        if self._waiting is not None and not self._parser.begun:
-            self._waiting.cancel("the server ends")
+        if self._waiting and not self._parser.begun:
+            self._patience.cancel("the server ends")
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -119,22 +125,26 @@ class Connection:
         """The next request, its head complete; None when there is none. Raises `BadRequest`."""
         parser, limits = self._parser, self._limits
         parser.forget_request()
+        if (request := parser.next_request()) is not None:
+            return request
         patience = limits.head_timeout if parser.begun else limits.idle_timeout
-        with trio.CancelScope(deadline=trio.current_time() + patience) as self._waiting:
+        self._patience.deadline = trio.current_time() + patience
+        self._waiting = True
+        try:
             while (request := parser.next_request()) is None:
                 began = parser.begun
                 if (self._finishing and not began) or not await self._read():
                     return None
                 if parser.begun and not began:
-                    self._waiting.deadline = trio.current_time() + limits.head_timeout
-        self._waiting = None
-        if request is None and parser.begun:
-            raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, "the head of the request did not arrive in time")
+                    self._patience.deadline = trio.current_time() + limits.head_timeout
+        finally:
+            self._waiting = False
+            self._patience.deadline = math.inf
         return request
 
     async def _read(self) -> bool:
         """Read something, and parse it. Returns whether there was anything."""
-        data = await self._stream.receive_some(READ_SIZE)
+        data = await self._stream.receive_some()
         if data:
             self._parser.feed(bytes(data))
         return bool(data)
@@ -158,10 +168,20 @@ class Connection:
                     return {"type": "http.disconnect"}
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self._take(request), "more_body": not request.complete}
+
+    def _take_whole_body(self) -> bytes | None:
+        """An extension of ASGI: the body, if all of it is there, without waiting; None otherwise."""
+        assert self._response is not None
+        request = self._response.request
+        return self._take(request) if request.complete and not request.told_complete else None
+
+    @staticmethod
+    def _take(request: Request) -> bytes:
         body = b"".join(request.body) if len(request.body) != 1 else request.body[0]
         request.body.clear()
         request.told_complete = request.complete
-        return {"type": "http.request", "body": body, "more_body": not request.complete}
+        return body
 
     async def _until_gone(self, response: Response) -> None:
         """Wait until the client has disconnected, or has all of the response. What it sends meanwhile is kept."""
@@ -189,7 +209,7 @@ class Connection:
             "headers": request.headers,
             "client": self._client,
             "server": self._server,
-            "extensions": {},
+            "extensions": {WHOLE_BODY: self._take_whole_body},
         }
 
     # --- ends ---------------------------------------------------------------------------------------------------------
@@ -209,7 +229,7 @@ class Connection:
         """Close our side, and read what the client still sends: closing at once would take our answer from it."""
         with trio.move_on_after(LINGER):
             await self._stream.send_eof()
-            while await self._stream.receive_some(READ_SIZE):
+            while await self._stream.receive_some():
                 pass
 
     def __repr__(self) -> str:

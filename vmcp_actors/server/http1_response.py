@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import trio
 
+from ..transports.tcp import TcpStream
 from .http1_request import Request
 
 PIECE: Final = 256 * 1024
@@ -133,8 +134,12 @@ class Response:
             await trio.lowlevel.checkpoint()
             return
         try:
+            sent = self._stream.send_nowait(data) if isinstance(self._stream, TcpStream) else 0
+            if sent == len(data):
+                await trio.lowlevel.checkpoint_if_cancelled()
+                return
             with trio.move_on_after(self._timeout) as taking:
-                await self._stream.send_all(data)
+                await self._stream.send_all(memoryview(data)[sent:])
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._break()
         else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from ..transports.tcp import TcpStream
 from .http1 import Connection, Limits
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ async def serve_http1(
             client, server = stream.socket.getpeername(), stream.socket.getsockname()
         except OSError:
             return await trio.aclose_forcefully(stream)  # it is gone already
-        connection = Connection(stream, app, limits, client=client[:2], server=server[:2])
+        connection = Connection(TcpStream.of(stream), app, limits, client=client[:2], server=server[:2])
         connections.add(connection)
         try:
             await connection.serve()

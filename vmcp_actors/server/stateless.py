@@ -19,6 +19,7 @@ from mcp.shared.inbound import (
 )
 
 from .. import __version__
+from ..actors import Reply
 from ..errors import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
@@ -40,7 +41,7 @@ from ..settings import ServerSettings
 from ..wire.messages import Message, RequestId, encode_error, encode_result
 from ..wire.revisions import STATELESS_REVISIONS
 from ..wire.stateless import CACHEABLE, PROTOCOL_VERSION, Envelope, for_stateless, needs_input, opened
-from .http import Headers, Receive, Scope, Send, client_address, send_error, send_response, until_disconnect
+from .http import ClientGone, Headers, Receive, Scope, Send, client_address, send_error, send_response, until_disconnect
 from .listens import Listens
 from .streams import EventWriter, StreamLog
 
@@ -162,7 +163,7 @@ class StatelessEndpoint:
         return UnsupportedProtocolVersion(str(requested), STATELESS_REVISIONS)
 
     async def _serve(self, request: _Request) -> None:
-        session = await self._supervisor.lease(ANONYMOUS, request.client)
+        session = await self._lease(request)
         session.touch()
         if request.method == "server/discover":
             await self._discover(session, request)
@@ -173,13 +174,29 @@ class StatelessEndpoint:
             log = StreamLog("answer", capacity=self._settings.stream_capacity)
             await self._answer(await self._begin(session, request, log), request, log)
 
+    async def _lease(self, request: _Request) -> Session:
+        """The principal's session. Raises `VmcpError`, and `ClientGone` if the client does not wait for it."""
+        session = self._supervisor.find_leased(ANONYMOUS, request.client)
+        if session is not None:
+            return session
+        leased: Reply[Session] = Reply()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until_disconnect, request.receive, nursery.cancel_scope)
+            try:
+                leased.set_value(await self._supervisor.lease(ANONYMOUS, request.client))
+            except VmcpError as error:
+                leased.set_error(error)
+            nursery.cancel_scope.cancel("the lease is there")
+        leased.set_error(ClientGone())  # only if nothing else was set
+        return leased.result()
+
     async def _begin(self, session: Session, request: _Request, log: StreamLog) -> InteractiveCall:
         context = _context(log, request)
         try:
             return session.interact(request.method, request.params, context)
         except SessionClosed:
             # It ended between two requests; the principal gets another.
-            session = await self._supervisor.lease(ANONYMOUS, request.client)
+            session = await self._lease(request)
             return session.interact(request.method, request.params, context)
 
     async def _discover(self, session: Session, request: _Request) -> None:

@@ -76,6 +76,17 @@ class Leases:
         """All revisions that clients can speak with us now, oldest first."""
         return STATEFUL_REVISIONS if self._declines() else (*STATEFUL_REVISIONS, *STATELESS_REVISIONS)
 
+    def find(self, identity: Identity, client: ClientProfile) -> Session | None:
+        """The principal's session, if `get` would give it without waiting."""
+        if self._declines() or not self._may_serve():
+            return None
+        session = self._sessions.get(self._key(identity, client))
+        return None if session is None or session.closing else session
+
+    def _may_serve(self) -> bool:
+        """Whether, by what is known now, the backends speak what the mode asks for."""
+        return self._settings.mode != "auto" or self._memory.all_speak(self._backends, Era.STATELESS)
+
     async def get(self, identity: Identity, client: ClientProfile) -> Session:
         """The principal's session; started if there is none. Many requests at once start one, and all wait for it.
 
@@ -87,12 +98,11 @@ class Leases:
         """
         if self._declines():
             raise self._declined()
-        native = self._settings.mode == "auto" or self._memory.all_speak(self._backends, Era.STATELESS)
-        key = self._key(identity, client, native=native)
+        key = self._key(identity, client)
         session = self._sessions.get(key)
         if session is None or session.closing:
             session = await self._shared_start(key, identity, client)
-        if self._settings.mode == "auto" and not self._memory.all_speak(self._backends, Era.STATELESS):
+        if not self._may_serve():
             # Clients that speak both kinds fall back to a session of their own; the others are told what is spoken.
             session.request_close("not every backend is stateless", drain=0.0)
             if not self._declines():
@@ -136,7 +146,8 @@ class Leases:
     def _declined() -> UnsupportedProtocolVersion:
         return UnsupportedProtocolVersion(LATEST_STATELESS, STATEFUL_REVISIONS)
 
-    def _key(self, identity: Identity, client: ClientProfile, *, native: bool) -> str:
+    def _key(self, identity: Identity, client: ClientProfile) -> str:
+        native = self._settings.mode == "auto" or self._memory.all_speak(self._backends, Era.STATELESS)
         if identity.anonymous:
             parts: list[object] = [client.address]
             if self._by_name or not native:

@@ -228,6 +228,10 @@ class SessionSupervisor:
         """
         return await self._leases.get(identity, client)
 
+    def find_leased(self, identity: Identity, client: ClientProfile) -> Session | None:
+        """What `lease` would give without waiting; None if it would have to wait, or would raise."""
+        return self._leases.find(identity, client)
+
     @property
     def revisions(self) -> tuple[str, ...]:
         """The revisions of MCP that clients can speak with us now, oldest first."""

@@ -21,9 +21,8 @@ from contextlib import contextmanager
 import trio
 
 from .http1_messages import BadResponse, ConnectionBroken, ResponseParser, encode_request
-from .origin import Origin, close_stream, describe, socket_of
-
-RECEIVE_SIZE = 64 * 1024
+from .origin import Origin, close_stream, describe, tcp_under
+from .tcp import TcpStream
 
 _KEEP_ALIVE_TIMEOUT = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
@@ -124,10 +123,8 @@ class HttpConnection:
         self.origin = origin
         self.closed = False
         self._stream = stream
-        # A plain TCP socket is used directly: its send() tells how many bytes were accepted, which send_all() cannot,
-        # and it saves the stream's layers on the hot path. TLS only needs the socket to be watched.
-        self._raw = stream.socket if isinstance(stream, trio.SocketStream) else None
-        self._watched = socket_of(stream)
+        self._plain = stream if isinstance(stream, TcpStream) else None
+        self._watched = tcp_under(stream)
         self._on_release = on_release
         self._message: ResponseParser | None = None
         self._request_sent = False
@@ -194,19 +191,22 @@ class HttpConnection:
     async def _send(self, request: bytes) -> None:
         if self.closed:
             raise trio.ClosedResourceError
-        if self._raw is None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._plain is None:
             self._request_sent = True
             await self._stream.send_all(request)
             return
-        accepted = await self._raw.send(request)
+        # Only this tells whether any of it was accepted; send_all() does not.
+        while not (accepted := self._plain.send_nowait(request)):
+            await self._plain.wait_send_all_might_not_block()
         self._request_sent = True
         if accepted < len(request):
-            await self._stream.send_all(memoryview(request)[accepted:])
+            await self._plain.send_all(memoryview(request)[accepted:])
 
     async def _receive(self, message: ResponseParser) -> None:
         if self.closed:
             raise trio.ClosedResourceError
-        data = await (self._stream.receive_some(RECEIVE_SIZE) if self._raw is None else self._raw.recv(RECEIVE_SIZE))
+        data = await self._stream.receive_some()
         if data:
             message.feed(bytes(data))
         else:

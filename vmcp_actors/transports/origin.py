@@ -15,6 +15,8 @@ from typing import Literal, cast
 import trio
 from attrs import field, frozen
 
+from .tcp import TcpStream
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f]")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")
@@ -101,7 +103,7 @@ async def open_stream(origin: Origin, ssl_context: ssl.SSLContext | None = None)
     Raises:
         OSError: no connection; `trio.BrokenResourceError`: no handshake. `describe` has words for both.
     """
-    tcp = await trio.open_tcp_stream(origin.host, origin.port)
+    tcp = TcpStream.of(await trio.open_tcp_stream(origin.host, origin.port))
     if not origin.tls:
         return tcp
     tls = trio.SSLStream(
@@ -119,11 +121,11 @@ async def open_stream(origin: Origin, ssl_context: ssl.SSLContext | None = None)
     return tls
 
 
-def socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
-    """The socket under a TCP or TLS stream, None for any other stream."""
+def tcp_under(stream: trio.abc.Stream) -> TcpStream | None:
+    """The TCP connection that a stream is, or that is under its TLS; None for any other stream."""
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
-    return stream.socket if isinstance(stream, trio.SocketStream) else None
+    return stream if isinstance(stream, TcpStream) else None
 
 
 def close_stream(stream: trio.abc.Stream) -> None:
@@ -132,8 +134,8 @@ def close_stream(stream: trio.abc.Stream) -> None:
     Knows TCP, TLS, and stapled streams of halves with a sync `close()`, such as `trio.testing.memory_stream_pair`;
     any other stream must have a sync `close()` itself. TLS says no goodbye: HTTP does not need one.
     """
-    if (sock := socket_of(stream)) is not None:
-        sock.close()
+    if (tcp := tcp_under(stream)) is not None:
+        tcp.close()
     elif isinstance(stream, trio.StapledStream):
         _sync_close(stream.send_stream)
         _sync_close(stream.receive_stream)
