@@ -156,7 +156,7 @@ def test_whatever_happens_at_most_one_probe_is_under_way_and_none_before_its_tim
 
 
 def observe(health: BackendHealth, error: BaseException | None = None) -> None:
-    with suppress(BaseException), health.observed():
+    with suppress(BaseException), health.begin():
         if error is not None:
             raise error
 
@@ -194,7 +194,7 @@ def test_an_open_circuit_says_why_and_when_the_next_try_is() -> None:
     for _ in range(5):
         observe(health, BackendTimeout("a", "no answer within 60 s"))
     with pytest.raises(BackendUnavailable, match=r"a: unavailable: no answer .* \(circuit open\), next try in 60 s"):
-        with health.observed():
+        with health.begin():
             raise AssertionError("not reached")
     assert health.statistics().refused == 1
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 
 import trio
 from attrs import frozen
@@ -178,23 +177,6 @@ class BackendHealth:
             raise BackendUnavailable(self.backend, self._refusal())
         return Observation(self, admission)
 
-    @contextmanager
-    def observed(self) -> Iterator[None]:
-        """Run a piece of work with the backend, and learn from how it ends. Raises as `begin`, and as the work."""
-        observation = self.begin()
-        try:
-            yield
-        except BackendReplied:
-            observation.succeeded()
-            raise
-        except FAILURES as error:
-            observation.failed(error)
-            raise
-        else:
-            observation.succeeded()
-        finally:
-            observation.undecided()
-
     def succeeded(self, admission: Admission) -> None:
         """The backend answered. For `Observation`."""
         self._known = True
@@ -234,7 +216,10 @@ class BackendHealth:
 
 
 class Observation:
-    """One try with a backend, until it is known how it ended. What is said first counts."""
+    """One try with a backend, until it is known how it ended. What is said first counts.
+
+    As a context it learns from how the body ends.
+    """
 
     __slots__ = ("_admission", "_health")
 
@@ -253,6 +238,17 @@ class Observation:
         admission, self._admission = self._admission, None
         if admission is not None:
             self._health.failed(admission, error)
+
+    def __enter__(self) -> Observation:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None or isinstance(error, BackendReplied):
+            self.succeeded()
+        elif isinstance(error, FAILURES):
+            self.failed(error)
+        else:
+            self.undecided()
 
     def undecided(self) -> None:
         """It ended without showing anything."""

@@ -72,7 +72,10 @@ class Actor(ABC, Generic[Req, Res]):
 
     @abstractmethod
     async def handle(self, request: Req, call: Call[Req, Res]) -> Res:
-        """Answer one call, in a task of its own, inside `call.scope`. What it raises is the answer."""
+        """Answer one call, in a task that does nothing else meanwhile. What it raises is the answer.
+
+        It is cancelled when the call is, and at the call's deadline.
+        """
 
     def fail(self, error: Exception) -> None:
         """End the actor because of `error`: running and queued calls are answered with it or with ActorStopped.
@@ -122,47 +125,55 @@ class Actor(ABC, Generic[Req, Res]):
     async def _work(self, nursery: trio.Nursery) -> None:
         """Take calls and run them, one after the other, while another worker waits for the next.
 
-        So a call has a task to itself while it runs, and mostly none has to be started for it.
+        So a call has a task and a cancel scope to itself while it runs, and mostly neither has to be made for it. A
+        worker whose scope was cancelled with a call is of no further use, and ends.
         """
         task = trio.lowlevel.current_task()
         context = task.context
-        try:
-            while self._idle_workers < MAX_IDLE_WORKERS:
+        with trio.CancelScope() as scope:
+            while self._idle_workers < MAX_IDLE_WORKERS and not scope.cancel_called:
                 # What a handler leaves in its context is not for the next call. In force from the next step on.
                 task.context = context.copy()
                 self._idle_workers += 1
                 try:
                     call = await self._mailbox.take()
                 except trio.EndOfChannel:
-                    return
+                    break
                 finally:
                     self._idle_workers -= 1
                 if not self._idle_workers:
                     nursery.start_soon(self._work, nursery)
-                await self._run_call(call)
-        finally:
-            task.context = context
+                await self._run_call(call, scope)
+        task.context = context
 
-    async def _run_call(self, call: Call[Req, Res]) -> None:
+    async def _run_call(self, call: Call[Req, Res], scope: trio.CancelScope) -> None:
         try:
-            if call.scope.cancel_called:
+            if call.given_up:
                 call.reply.set_error(call.cancellation_error(Delivered.NO))
                 return
-            with call.scope:
-                call.reply.set_value(await self.handle(call.request, call))
-            if call.scope.cancelled_caught:
-                call.reply.set_error(call.cancellation_error(Delivered.UNKNOWN))
+            call.begin(scope)
+            call.reply.set_value(await self.handle(call.request, call))
         except Exception as error:
-            cause = _sole_error(error)
-            if not isinstance(cause, VmcpError):
-                logger.exception("%s: a handler failed unexpectedly", self.name)
-            call.reply.set_error(cause)
-        except BaseException:
-            call.reply.set_error(self._ending_error())
+            self._answer_with(call, error)
+        except BaseException as error:
+            _, failure = error.split(trio.Cancelled) if isinstance(error, BaseExceptionGroup) else (None, None)
+            if isinstance(failure, Exception):
+                self._answer_with(call, failure)  # it failed while it was being cancelled
+            elif scope.cancel_called:
+                call.reply.set_error(call.cancellation_error(Delivered.UNKNOWN))
+            else:
+                call.reply.set_error(self._ending_error())
             raise
         finally:
+            call.end()
             self._handled += 1
             self._mailbox.finished()
+
+    def _answer_with(self, call: Call[Req, Res], error: Exception) -> None:
+        cause = _sole_error(error)
+        if not isinstance(cause, VmcpError):
+            logger.exception("%s: a handler failed unexpectedly", self.name)
+        call.reply.set_error(cause)
 
     def _ending_error(self) -> Exception:
         if self._failure is not None:

@@ -100,14 +100,24 @@ class Call(Generic[Req, Res]):
 
     Attributes:
         request: what is asked.
-        scope: the handler runs in it; cancel it with `cancel()`.
         reply: where the answer goes.
         context: whatever the caller wants the handler to see (trace, identity).
         on_caller_exit: what happens when the caller leaves.
         chain: the references of the actors that are handling this call further up.
+        timeout_error: what the caller is told when the deadline has passed; `DeadlineExceeded` if nothing is set.
     """
 
-    __slots__ = ("_cancel_reason", "chain", "context", "on_caller_exit", "reply", "request", "scope")
+    __slots__ = (
+        "_cancel_reason",
+        "_deadline",
+        "_scope",
+        "chain",
+        "context",
+        "on_caller_exit",
+        "reply",
+        "request",
+        "timeout_error",
+    )
 
     def __init__(
         self,
@@ -119,12 +129,25 @@ class Call(Generic[Req, Res]):
         chain: tuple[object, ...] = (),
     ) -> None:
         self.request = request
-        self.scope = trio.CancelScope(deadline=deadline)
         self.reply: Reply[Res] = Reply()
         self.context = context
         self.on_caller_exit = on_caller_exit
         self.chain = chain
+        self.timeout_error: Callable[[], Exception] | None = None
+        self._deadline = deadline
+        self._scope: trio.CancelScope | None = None
         self._cancel_reason: str | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When the call is cancelled, on trio's clock. It may be changed while the call waits or runs."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, moment: float) -> None:
+        self._deadline = moment
+        if self._scope is not None:
+            self._scope.deadline = moment
 
     @property
     def cancelled(self) -> bool:
@@ -135,17 +158,37 @@ class Call(Generic[Req, Res]):
         """Cancel the call, wherever it is: queued, running, or (then a no-op) answered. Synchronous, idempotent."""
         if self._cancel_reason is None and not self.reply.done:
             self._cancel_reason = reason
-            self.scope.cancel(reason)
+            if self._scope is not None:
+                self._scope.cancel(reason)
 
     def caller_left(self) -> None:
         """The caller no longer waits for the reply."""
         if self.on_caller_exit is OnCallerExit.CANCEL:
             self.cancel("the caller left")
 
-    def cancellation_error(self, delivered: Delivered) -> CallCancelled | DeadlineExceeded:
-        """The error for a reply whose scope was cancelled: by its caller, or by its deadline."""
+    @property
+    def given_up(self) -> bool:
+        """Whether there is nothing to be done for it any more: it was cancelled, or its deadline has passed."""
+        return self._cancel_reason is not None or self._deadline <= trio.current_time()
+
+    def begin(self, scope: trio.CancelScope) -> None:
+        """It runs in this scope from now on, until `end`: for the actor that handles it."""
+        self._scope = scope
+        if self._deadline != math.inf:
+            scope.deadline = self._deadline
+
+    def end(self) -> None:
+        """It does not run any more; its scope is for others, unless it was cancelled."""
+        if self._scope is not None and self._scope.deadline != math.inf:
+            self._scope.deadline = math.inf
+        self._scope = None
+
+    def cancellation_error(self, delivered: Delivered) -> Exception:
+        """The error for the reply of a call that was given up: by its caller, or because of its deadline."""
         if self._cancel_reason is not None:
             return CallCancelled(f"cancelled: {self._cancel_reason}", delivered=delivered)
+        if self.timeout_error is not None:
+            return self.timeout_error()
         return DeadlineExceeded("no result by the deadline", delivered=delivered)
 
     def __repr__(self) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 import trio
-from attrs import define, field, frozen
+from attrs import frozen
 from mcp.shared.dispatcher import DispatchContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
 from mcp.shared.transport_context import TransportContext
 from mcp_types import METHOD_NOT_FOUND
 
-from ..errors import ClientError, ClientUnreachable
+from ..actors import Call
+from ..errors import BackendTimeout, ClientError, ClientUnreachable
 from ..model import AskClient, BackendSpec, Catalog, JsonObject, Notice, NoticeSink, PendingAnswer, discard_notice
 from ..wire.stateless import subscription_of, untagged
 from .discovery import CHANGED
@@ -62,16 +62,66 @@ class LinkEvents(Protocol):
         ...
 
 
-@define
 class UnderWay:
-    """A request under way: whom its progress is for, and its time."""
+    """A request under way, as a context: while the body runs, what belongs to the request finds its way.
 
-    on_notice: NoticeSink
-    ask: AskClient | None
-    client_token: str | int | None
-    scope: trio.CancelScope
-    latest: float
-    asked: list[PendingAnswer] = field(factory=list)
+    Its progress token is replaced by its id, which is unique among all clients. Its time is the call's. Questions that
+    are still with the client at the end are given up.
+
+    Attributes:
+        params: what to send.
+        latest: progress and questions do not extend the time beyond this.
+    """
+
+    def __init__(
+        self,
+        under_way: dict[str | int, UnderWay],
+        backend: str,
+        request_id: int,
+        request: BackendRequest,
+        call: Call[BackendRequest, JsonObject],
+        *,
+        timeout: float,
+    ) -> None:
+        self.on_notice = request.on_notice
+        self.ask = request.ask
+        self.params, self.client_token = _with_own_progress_token(request.params, request_id)
+        self.asked: list[PendingAnswer] = []
+        self._under_way = under_way
+        self._backend = backend
+        self._timeout = timeout
+        self._id = request_id
+        self._method = request.method
+        self._call = call
+        self._deadline = call.deadline
+        now = trio.current_time()
+        self.latest = now + MAX_EXTENSION * timeout
+        self.extend(now + timeout)
+
+    def extend(self, deadline: float) -> None:
+        """The request has until then, within its bound and that of its caller."""
+        self._call.deadline = min(deadline, self.latest, self._deadline)
+
+    def restart_clock(self) -> None:
+        """There was progress. A question that is with the client has its own time."""
+        if not self.asked:
+            self.extend(trio.current_time() + self._timeout)
+
+    def _timed_out(self) -> BackendTimeout:
+        return BackendTimeout(self._backend, f"no answer to {self._method} within {self._timeout:g} s")
+
+    def __enter__(self) -> UnderWay:
+        self._call.timeout_error = self._timed_out
+        self._under_way[self._id] = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        del self._under_way[self._id]
+        if kind is None or issubclass(kind, Exception):  # otherwise it was cancelled, perhaps by this deadline
+            self._call.timeout_error = None
+            self._call.deadline = self._deadline
+        for answer in self.asked:
+            answer.give_up("the request that it was for has ended")
 
 
 class Backchannel:
@@ -103,23 +153,11 @@ class Backchannel:
         self._under_way: dict[str | int, UnderWay] = {}
         self.may_ask = True
 
-    @contextmanager
-    def request(self, request_id: int, request: BackendRequest, scope: trio.CancelScope) -> Iterator[JsonObject]:
-        """While the body runs, what belongs to this request finds its way; gives the params to send.
-
-        Its progress token is replaced by its id, which is unique among all clients. `scope` is the request's time.
-        Questions that are still with the client at the end are given up.
-        """
-        params, token = _with_own_progress_token(request.params, request_id)
-        latest = trio.current_time() + MAX_EXTENSION * self._spec.call_timeout
-        under_way = UnderWay(request.on_notice, request.ask, token, scope, latest)
-        self._under_way[request_id] = under_way
-        try:
-            yield params
-        finally:
-            del self._under_way[request_id]
-            for answer in under_way.asked:
-                answer.give_up("the request that it was for has ended")
+    def request(
+        self, request_id: int, request: BackendRequest, call: Call[BackendRequest, JsonObject], *, timeout: float
+    ) -> UnderWay:
+        """The context in which a request is sent; from now on it has `timeout` seconds, more if there is progress."""
+        return UnderWay(self._under_way, self._spec.name, request_id, request, call, timeout=timeout)
 
     # --- notifications ------------------------------------------------------------------------------------------------
 
@@ -150,7 +188,7 @@ class Backchannel:
         under_way = self._under_way.get(token) if isinstance(token, int | str) else None
         if under_way is None:
             return
-        self._restart_clock(under_way)
+        under_way.restart_clock()
         if under_way.client_token is not None:
             under_way.on_notice(Notice("notifications/progress", {**params, "progressToken": under_way.client_token}))
 
@@ -160,10 +198,6 @@ class Backchannel:
         if guess and len(self._under_way) == 1:
             return next(iter(self._under_way.values()))
         return None
-
-    def _restart_clock(self, under_way: UnderWay) -> None:
-        if not under_way.asked:
-            under_way.scope.deadline = min(trio.current_time() + self._spec.call_timeout, under_way.latest)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -205,12 +239,12 @@ class Backchannel:
     async def _wait_within(self, under_way: UnderWay, answer: PendingAnswer) -> JsonObject:
         """A question of a request: a person may be thinking, so the request's time stands still, within its bound."""
         under_way.asked.append(answer)
-        under_way.scope.deadline = under_way.latest
+        under_way.extend(under_way.latest)
         try:
             return await wait_or_give_up(answer)
         finally:
             under_way.asked.remove(answer)
-            self._restart_clock(under_way)
+            under_way.restart_clock()
 
     async def _wait_apart(self, answer: PendingAnswer, method: str) -> JsonObject:
         with trio.move_on_after(MAX_EXTENSION * self._spec.call_timeout):

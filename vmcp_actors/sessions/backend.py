@@ -309,7 +309,7 @@ class BackendConnection:
             Busy: too many requests to this backend are under way. Not delivered.
         """
         self.last_used = trio.current_time()
-        with self._health.observed():
+        with self._health.begin():
             return await self._request(request)
 
     async def ping(self, within: float) -> bool:
@@ -321,7 +321,7 @@ class BackendConnection:
             return False
         method = "ping" if self.era is Era.STATEFUL else "server/discover"
         try:
-            with self._health.observed():
+            with self._health.begin():
                 with trio.move_on_after(within):
                     await self._request(BackendRequest(method, {}))
                     return True
@@ -349,6 +349,8 @@ class BackendConnection:
 
     async def _ready_link(self, after: BackendLink | None = None) -> BackendLink:
         """The connected link, one that comes after `after`; waits for it a little when it is on its way."""
+        if self.ready and self._link is not None and self._link is not after:
+            return self._link
         patience = trio.current_time() + self._sessions.ready_timeout
         with trio.move_on_at(patience):
             while True:

@@ -288,17 +288,14 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
 
     async def _exchange(self, request: BackendRequest, call: Call[BackendRequest, JsonObject]) -> JsonObject:
         request_id = self._dialect.new_id()
-        timeout = self.spec.call_timeout
-        with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
-            with self._backchannel.request(request_id, request, scope) as params:
-                try:
-                    return await self._dialect.send(request, params, request_id, self._tool(request))
-                except trio.Cancelled:
-                    if self._dialect.tells_cancellation:
-                        reason = "the client cancelled it" if call.cancelled else "timed out"
-                        self.tell("notifications/cancelled", {"requestId": request_id, "reason": reason})
-                    raise
-        raise BackendTimeout(self.spec.name, f"no answer to {request.method} within {timeout:g} s")
+        with self._backchannel.request(request_id, request, call, timeout=self.spec.call_timeout) as under_way:
+            try:
+                return await self._dialect.send(request, under_way.params, request_id, self._tool(request))
+            except trio.Cancelled:
+                if self._dialect.tells_cancellation:
+                    reason = "the client cancelled it" if call.cancelled else "timed out"
+                    self.tell("notifications/cancelled", {"requestId": request_id, "reason": reason})
+                raise
 
     async def _watch(self, request: BackendRequest, listener: Listener) -> JsonObject:
         """What the stateful revisions ask for by a request of its own, the stateless one has in its listening."""

@@ -112,7 +112,7 @@ class InteractiveCall:
         if self._call.reply.done:
             return self._call.reply.result()
         self._sink = discard_notice
-        self._call.scope.deadline = trio.current_time() + ANSWER_TIMEOUT
+        self._call.deadline = trio.current_time() + ANSWER_TIMEOUT
         return {
             "resultType": "input_required",
             "inputRequests": {key: question.request for key, question in self._questions.items()},
@@ -121,7 +121,7 @@ class InteractiveCall:
 
     def go_on(self, answers: Mapping[str, Any], context: RequestContext) -> None:
         """The client is back: hand over what it has answered. What it left out, it will be asked again."""
-        self._call.scope.deadline = float("inf")
+        self._call.deadline = float("inf")
         self._sink = context.on_notice
         self._progress_token = context.progress_token
         for key, answer in answers.items():
