@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-import outcome
 import trio
 from attrs import frozen
 
@@ -28,38 +27,40 @@ class Reply(Generic[Res]):
     """A one-shot: the first value or error counts, setting it again is harmless.
 
     A caller that is gone costs nothing. Errors are values until somebody waits.
+
+    Attributes:
+        done: whether a value or an error is there.
     """
 
-    __slots__ = ("_event", "_on_done", "_outcome")
+    __slots__ = ("_error", "_event", "_on_done", "_value", "done")
 
     def __init__(self) -> None:
-        self._outcome: outcome.Value[Res] | outcome.Error | None = None
+        self.done = False
+        self._value: Res | None = None
+        self._error: BaseException | None = None
         self._event: trio.Event | None = None
         self._on_done: Callable[[], None] | None = None
 
-    @property
-    def done(self) -> bool:
-        """Whether a value or an error is there."""
-        return self._outcome is not None
-
     def set_value(self, value: Res) -> bool:
         """Answer with a value. Atomic. Returns False, and changes nothing, when an answer is there already."""
-        return self._set(outcome.Value(value))
+        return self._set(value, None)
 
     def set_error(self, error: BaseException) -> bool:
         """Answer with an error. Atomic. Returns False, and changes nothing, when an answer is there already."""
-        return self._set(outcome.Error(error))
+        return self._set(None, error)
 
     def on_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the answer comes, or now if it is there. One callback; it must not block or raise."""
         self._on_done = callback
-        if self._outcome is not None:
+        if self.done:
             callback()
 
     def result(self) -> Res:
         """The value, or raises the error. Only when `done`."""
-        assert self._outcome is not None
-        return self._outcome.value if isinstance(self._outcome, outcome.Value) else self._raise(self._outcome)
+        assert self.done
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]  # it may be None where Res may be
 
     async def wait(self) -> Res:
         """The value, or raises the error. Always a checkpoint; cancelling it leaves the reply as it is."""
@@ -68,30 +69,26 @@ class Reply(Generic[Res]):
 
     async def wait_done(self) -> None:
         """Wait until an answer is there, without raising it."""
-        if self._outcome is not None:
+        if self.done:
             await trio.lowlevel.checkpoint()
             return
         if self._event is None:
             self._event = trio.Event()
         await self._event.wait()
 
-    def _set(self, answer: outcome.Value[Res] | outcome.Error) -> bool:
-        if self._outcome is not None:
+    def _set(self, value: Res | None, error: BaseException | None) -> bool:
+        if self.done:
             return False
-        self._outcome = answer
+        self.done = True
+        self._value, self._error = value, error
         if self._event is not None:
             self._event.set()
         if self._on_done is not None:
             self._on_done()
         return True
 
-    @staticmethod
-    def _raise(error: outcome.Error) -> Res:
-        # Not Error.unwrap(): it forgets the error, and a reply may be read more than once.
-        raise error.error
-
     def __repr__(self) -> str:
-        state = "pending" if self._outcome is None else type(self._outcome).__name__.lower()
+        state = "pending" if not self.done else "value" if self._error is None else "error"
         return f"<Reply {state}>"
 
 

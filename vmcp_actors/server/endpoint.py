@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..errors import NotAcceptable, UnsupportedProtocolVersion, VmcpError, WrongContentType, WrongMethod
 from ..sessions import SessionSupervisor
 from ..settings import ServerSettings
@@ -80,9 +82,11 @@ class Endpoint:
 def check_accepts(headers: Headers, *needed: str) -> None:
     """Raises `NotAcceptable` unless the Accept header admits all of these media types."""
     accept = headers.get("accept")
-    if accept is None:
-        return
+    if accept is not None and not _admits(accept, needed):
+        raise NotAcceptable(f"Accept must include {' and '.join(needed)}")
+
+
+@lru_cache(maxsize=32)
+def _admits(accept: str, needed: tuple[str, ...]) -> bool:
     ranges = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    for media_type in needed:
-        if not ranges & {media_type, f"{media_type.partition('/')[0]}/*", "*/*"}:
-            raise NotAcceptable(f"Accept must include {' and '.join(needed)}")
+    return all(ranges & {wanted, f"{wanted.partition('/')[0]}/*", "*/*"} for wanted in needed)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 DELAYS: Final = (0.1, 0.2, 0.4)
 """Seconds before each new try with new credentials."""
 
-Headers = list[tuple[bytes, bytes]]
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class AuthorizedPool:
@@ -78,5 +78,5 @@ class AuthorizedPool:
 def with_headers(headers: Headers, more: Mapping[str, str]) -> Headers:
     """Headers with others, which take the place of those of the same name."""
     ours = {name.lower().encode() for name in more}
-    kept = [pair for pair in headers if pair[0] not in ours]
-    return kept + [(name.lower().encode(), value.encode()) for name, value in more.items()]
+    kept = (pair for pair in headers if pair[0] not in ours)
+    return (*kept, *((name.lower().encode(), value.encode()) for name, value in more.items()))

@@ -7,6 +7,7 @@ message came, and most of the CPU. MCP 2025-11-25, basic/transports §Streamable
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -55,7 +56,7 @@ ONE_WAY_TIMEOUT = 5.0
 MAX_ANSWERING = 256
 """Requests of a backend that are answered at the same time."""
 
-Headers = list[tuple[bytes, bytes]]
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 @asynccontextmanager
@@ -93,9 +94,9 @@ class HttpDispatcher:
         self.backend = spec.name
         self._pool = pool
         self._target = target
-        self._configured: Headers = [
+        self._configured: Headers = tuple(
             (name.lower().encode(), value.reveal().encode()) for name, value in spec.endpoint.headers.items()
-        ]
+        )
         self._session: Secret[str] | None = None
         self._version: str | None = None
         self._next_id = 0
@@ -152,16 +153,17 @@ class HttpDispatcher:
             self._next_id += 1
             request_id = self._next_id
         body = dict(params) if params else {}
-        on_progress = opts.get("on_progress")
-        if on_progress is not None:
-            body["_meta"] = {**body.get("_meta", {}), "progressToken": request_id}
+        on_progress, timeout = opts.get("on_progress"), opts.get("timeout")
         try:
-            with self._inbound.progress(request_id, on_progress):
-                timeout = opts.get("timeout")
-                if timeout is None:
-                    return await self._exchange(request_id, method, body, opts)
-                with trio.move_on_after(timeout):
-                    return await self._exchange(request_id, method, body, opts)
+            if on_progress is None and timeout is None:
+                return await self._exchange(request_id, method, body, opts)
+            if on_progress is not None:
+                body["_meta"] = {**body.get("_meta", {}), "progressToken": request_id}
+            with (
+                self._inbound.progress(request_id, on_progress),
+                trio.move_on_after(math.inf if timeout is None else timeout),
+            ):
+                return await self._exchange(request_id, method, body, opts)
         except trio.Cancelled:
             self._abandon(request_id, method, opts, "the caller left")
             raise
@@ -394,7 +396,7 @@ class HttpDispatcher:
         self._build_headers()
 
     def _build_headers(self) -> None:
-        headers: Headers = [
+        headers = [
             (b"accept", b"application/json, text/event-stream"),
             (b"content-type", b"application/json"),
         ]
@@ -403,7 +405,7 @@ class HttpDispatcher:
         if self._version is not None:
             headers.append((b"mcp-protocol-version", self._version.encode("latin-1", "replace")))
         ours = {name for name, _ in headers}
-        self._headers = headers + [pair for pair in self._configured if pair[0] not in ours]
+        self._headers: Headers = (*headers, *(pair for pair in self._configured if pair[0] not in ours))
 
     def statistics(self) -> DispatcherStatistics:
         """A snapshot."""

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -103,6 +102,31 @@ class Response:
         return f"<Response {self.status}, {'complete' if self.complete else 'arriving'}>"
 
 
+class _Boundary:
+    """The one place where foreign errors become ours, and where every early end closes the connection: also
+    cancellation, since what is left of the response would be taken for the next one.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
+            return
+        connection = self._connection
+        was_closed = connection.closed
+        connection.close()
+        if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
+            # A socket that was closed by another task of ours may also fail with EBADF.
+            reason = "closed on our side" if was_closed else describe(error)
+            raise ConnectionBroken(f"connection lost: {reason}", request_sent=connection.request_sent) from error
+
+
 class HttpConnection:
     """One connection, one exchange at a time.
 
@@ -126,8 +150,9 @@ class HttpConnection:
         self._plain = stream if isinstance(stream, TcpStream) else None
         self._watched = tcp_under(stream)
         self._on_release = on_release
+        self._boundary = _Boundary(self)
         self._message: ResponseParser | None = None
-        self._request_sent = False
+        self.request_sent = False
         self._send_failed = False
         self._expires_at = math.inf
 
@@ -150,12 +175,12 @@ class HttpConnection:
         if self._message is not None:
             raise trio.BusyResourceError("the previous response is not complete")
         message = self._message = ResponseParser()
-        self._request_sent = False
-        with self._boundary():
+        self.request_sent = False
+        with self._boundary:
             try:
                 await self._send(request)
             except (trio.BrokenResourceError, OSError):
-                if not self._request_sent:
+                if not self.request_sent:
                     raise
                 # The peer stopped reading. It may have refused the request early (401, 413) and said so.
                 self._send_failed = True
@@ -168,38 +193,23 @@ class HttpConnection:
 
     async def receive(self, message: ResponseParser) -> None:
         """Feed `message`, the one under way, with what comes next. For `Response` only."""
-        with self._boundary():
+        with self._boundary:
             await self._receive(message)
         if message.complete:
             self._release(message)
-
-    @contextmanager
-    def _boundary(self) -> Iterator[None]:
-        # The one place where foreign errors become ours, and where every early end closes the connection: also
-        # cancellation, since what is left of the response would be taken for the next one.
-        try:
-            yield
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
-            # A socket that was closed by another task of ours may also fail with EBADF.
-            reason = "closed on our side" if self.closed else describe(error)
-            self.close()
-            raise ConnectionBroken(f"connection lost: {reason}", request_sent=self._request_sent) from error
-        except BaseException:
-            self.close()
-            raise
 
     async def _send(self, request: bytes) -> None:
         if self.closed:
             raise trio.ClosedResourceError
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._plain is None:
-            self._request_sent = True
+            self.request_sent = True
             await self._stream.send_all(request)
             return
         # Only this tells whether any of it was accepted; send_all() does not.
         while not (accepted := self._plain.send_nowait(request)):
             await self._plain.wait_send_all_might_not_block()
-        self._request_sent = True
+        self.request_sent = True
         if accepted < len(request):
             await self._plain.send_all(memoryview(request)[accepted:])
 

@@ -57,7 +57,12 @@ class BadResponse(HttpError):
 def encode_request(
     host: bytes, method: str, target: str, headers: Iterable[tuple[bytes, bytes]], body: bytes | None
 ) -> bytes:
-    """Head and body of a request in one piece. A `host` among the headers wins over `host`.
+    """Head and body of a request in one piece. A `host` among the headers wins over `host`. Raises as `encode_head`."""
+    return finish_request(encode_head(host, method, target, headers), method, body)
+
+
+def encode_head(host: bytes, method: str, target: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of a request, but for what depends on its body; the same for many requests.
 
     Raises:
         ValueError: the method, the target or a header could be read as something else by the backend (line breaks,
@@ -76,16 +81,14 @@ def encode_request(
         bad = next(name for name, value in pairs if not _ONE_HEADER.fullmatch(b"%b: %b\r\n" % (name, value)))
         raise ValueError(f"header with characters that may not be in it: {bad!r}")
     host_line = b"" if b"host" in names else b"host: %b\r\n" % host
-    # RFC 9110 §8.6: a POST without a body says so.
-    length = len(body) if body is not None else 0
-    length_line = b"content-length: %d\r\n" % length if body is not None or method in ("POST", "PUT") else b""
-    return b"%b HTTP/1.1\r\n%b%baccept-encoding: identity\r\n%b\r\n%b" % (
-        line.encode("ascii"),
-        host_line,
-        lines,
-        length_line,
-        body or b"",
-    )
+    return b"%b HTTP/1.1\r\n%b%baccept-encoding: identity\r\n" % (line.encode("ascii"), host_line, lines)
+
+
+def finish_request(head: bytes, method: str, body: bytes | None) -> bytes:
+    """A whole request. A POST without a body says so (RFC 9110 §8.6)."""
+    if body is not None:
+        return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+    return b"%bcontent-length: 0\r\n\r\n" % head if method in ("POST", "PUT") else b"%b\r\n" % head
 
 
 class ResponseParser:

@@ -11,7 +11,7 @@ import trio
 from attrs import frozen
 
 from .http1 import HttpConnection, Response
-from .http1_messages import ConnectFailed, ConnectionBroken, encode_request
+from .http1_messages import ConnectFailed, ConnectionBroken, encode_head, finish_request
 from .origin import Origin, close_stream, describe, open_stream
 
 
@@ -54,6 +54,7 @@ class HttpPool:
         self._max_idle = max_idle
         self._idle: deque[HttpConnection] = deque()
         self._active: set[HttpConnection] = set()
+        self._latest: tuple[tuple[str, str, tuple[tuple[bytes, bytes], ...]], bytes] | None = None
         self._opened = 0
         self._reused = 0
         self._closed = False
@@ -72,7 +73,7 @@ class HttpPool:
             ConnectionBroken: see its `request_sent`.
             BadResponse: the answer is not HTTP/1.1 or too large.
         """
-        data = encode_request(self.origin.host_header, method, target, headers, body)
+        data = finish_request(self._head(method, target, tuple(headers)), method, body)
         while (connection := self._take_idle()) is not None:
             try:
                 return await connection.exchange(data)
@@ -81,6 +82,12 @@ class HttpPool:
                     raise
         connection = await self._open()
         return await connection.exchange(data)
+
+    def _head(self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+        """The head of a request; most have the same as the one before."""
+        if self._latest is None or self._latest[0] != (method, target, headers):
+            self._latest = (method, target, headers), encode_head(self.origin.host_header, method, target, headers)
+        return self._latest[1]
 
     def _take_idle(self) -> HttpConnection | None:
         while self._idle:
