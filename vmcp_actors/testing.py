@@ -22,6 +22,7 @@ from .errors import BackendError, BackendLost, BackendSessionLost, BackendUnavai
 from .model import BackendSpec, Era, HttpEndpoint, JsonObject, Secret, StdioCommand
 from .transports import OpenTransport, Transport
 from .transports.inbound import InboundContext
+from .wire.folding import unfolded
 from .wire.revisions import LATEST_STATEFUL, STATELESS_REVISIONS
 from .wire.stateless import CACHEABLE, PROTOCOL_VERSION, for_stateless, needs_input, tagged
 
@@ -134,6 +135,7 @@ class MemoryBackend:
 
     async def answer(self, session: MemorySession, request_id: Any, method: str, params: JsonObject) -> JsonObject:
         """The backend's side of one request, in the revision in which it came."""
+        params = unfolded(params)
         if not isinstance(params.get("_meta", {}), dict) or not isinstance(params.get("arguments") or {}, dict):
             raise MCPError(INVALID_PARAMS, "Invalid request parameters")
         if PROTOCOL_VERSION not in params.get("_meta", {}):

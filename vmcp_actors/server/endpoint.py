@@ -69,8 +69,8 @@ class Endpoint:
         """Whether a message is of a stateless revision, as its envelope says, or its headers (MCP 2026-07-28,
         basic/versioning §Dual-era servers). So are revisions that nobody knows: they are newer.
         """
-        meta = message.arguments.get("_meta")
-        if isinstance(meta, dict) and PROTOCOL_VERSION in meta:
+        meta = message.meta
+        if PROTOCOL_VERSION in meta:
             return meta[PROTOCOL_VERSION] not in STATEFUL_REVISIONS
         return headers.get(VERSION_HEADER) in STATELESS_REVISIONS
 

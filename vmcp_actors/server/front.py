@@ -178,8 +178,8 @@ class Front:
                     message.error.get("data"),
                 )
             )
-        elif isinstance(message.result, dict):
-            reply.set_value(message.result)
+        elif (result := message.object_result) is not None:
+            reply.set_value(result)
         else:
             reply.set_error(ClientReplied(-32603, "the client's result is not an object"))
 

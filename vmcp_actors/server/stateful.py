@@ -108,7 +108,7 @@ class StatefulEndpoint:
         log = front.answer_stream()
         call = session.submit(
             str(message.method),
-            message.arguments,
+            message.folded_arguments,
             RequestContext(log.notify, partial(front.ask_on, log.put), log.break_off),
             on_caller_exit=OnCallerExit.DETACH,
         )

@@ -38,6 +38,7 @@ from ..errors import (
 from ..model import ANONYMOUS, ClientProfile, Era, Freshness, JsonObject, Notice, RequestContext
 from ..sessions import LOG_LEVELS, NOT_RELAYED, InteractiveCall, Session, SessionSupervisor
 from ..settings import ServerSettings
+from ..wire.folding import unfolded
 from ..wire.messages import Message, RequestId, encode_error, encode_result
 from ..wire.revisions import STATELESS_REVISIONS
 from ..wire.stateless import CACHEABLE, PROTOCOL_VERSION, Envelope, for_stateless, needs_input, opened
@@ -138,14 +139,14 @@ class StatelessEndpoint:
         revisions = self._supervisor.revisions
         served = [revision for revision in STATELESS_REVISIONS if revision in revisions]
         if not served:
-            meta = message.arguments.get("_meta")
-            in_body = meta.get(PROTOCOL_VERSION) if isinstance(meta, dict) else None
+            in_body = message.meta.get(PROTOCOL_VERSION)
             raise UnsupportedProtocolVersion(str(in_body or headers.get(VERSION_HEADER)), revisions)
-        body: JsonObject = {"method": message.method, "params": message.params}
+        arguments = message.folded_arguments
+        body: JsonObject = {"method": message.method, "params": arguments}
         verdict = classify_inbound_request(body, headers=headers, supported_modern_versions=served)
         if isinstance(verdict, InboundLadderRejection):
             raise self._rejection(verdict)
-        params, envelope = opened(message.arguments)
+        params, envelope = opened(arguments)
         if not isinstance(verdict.client_capabilities, dict):
             raise InvalidParams("clientCapabilities in params._meta must be an object")
         if envelope.log_level is not None and envelope.log_level not in LOG_LEVELS:
@@ -317,8 +318,9 @@ def _check_mirrored_arguments(session: Session, request: _Request) -> None:
     """Raises `HeaderMismatch` if an argument that the tool has repeated in a header is not the same there."""
     if request.method != "tools/call":
         return
-    name, arguments = request.params.get("name"), request.params.get("arguments") or {}
+    name = request.params.get("name")
     tool = session.find_tool(name) if isinstance(name, str) else None
+    arguments = unfolded(request.params).get("arguments") or {}
     if tool is None or not isinstance(arguments, dict):
         return
     verdict = validate_mcp_param_headers(tool.get("inputSchema"), arguments, request.headers)

@@ -34,6 +34,7 @@ from .keepalive import Keepalive
 from .request_state import StateSeal
 from .router import LOG_LEVELS, Router, set_level, subscribe_again
 from .status import ConnectionEvents
+from .unfolding import decorated
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +87,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
         self.on_client_notice: NoticeSink = discard_notice
         self.ask_client: AskClient = nobody_to_ask
         self.on_closing: Callable[[], None] = do_nothing
-        self.handler: Handler = Router(self)
-        for decorate in decorators:
-            self.handler = decorate(self.handler)
+        self.handler: Handler = decorated(Router(self), decorators)
         self._session_id = session_id
         self._aggregation = aggregation
         self._settings = settings

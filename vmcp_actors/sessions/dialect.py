@@ -74,7 +74,7 @@ class Dialect:
 
         Raises `BackendReplied` for the backend's own error, or another `BackendError`.
         """
-        options: RequestOptions = {"request_id": request_id, "cancel_on_abandon": False}
+        options: RequestOptions = {"request_id": request_id, "cancel_on_abandon": False, "folded": True}
         if request.on_break is not None:
             options["on_stream_break"] = request.on_break
         if self.era is Era.STATELESS:

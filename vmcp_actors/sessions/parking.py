@@ -17,6 +17,7 @@ from attrs import frozen
 from ..actors import Call, Reply
 from ..errors import ClientUnreachable, InvalidParams
 from ..model import JsonObject, McpRequest, Notice, NoticeSink, PendingAnswer, RequestContext, discard_notice
+from ..wire.folding import unfolded
 from ..wire.messages import canonical_json
 from ..wire.stateless import INTERACTIVE
 
@@ -48,14 +49,12 @@ class Parking:
             InvalidParams: the handle is unknown, used, expired, or was given for another request.
             VmcpError: as `Session.submit`.
         """
-        if method not in INTERACTIVE:
-            return InteractiveCall(self, b"", context, lambda context: self._submit(method, params, context))
         state = params.get("requestState")
-        fingerprint = _fingerprint(method, params)
-        if not isinstance(state, str) or not state.startswith(_PREFIX):
-            return InteractiveCall(self, fingerprint, context, lambda context: self._submit(method, params, context))
+        if method not in INTERACTIVE or not isinstance(state, str) or not state.startswith(_PREFIX):
+            return InteractiveCall(self, method, params, context, self._submit)
         parked = self._parked.get(state)
-        if parked is None or parked.expires <= trio.current_time() or parked.call.fingerprint != fingerprint:
+        fits = parked is not None and parked.call.fingerprint == _fingerprint(method, params)
+        if parked is None or parked.expires <= trio.current_time() or not fits:
             raise InvalidParams(f"{method}: requestState is unknown, expired, or of another request")
         del self._parked[state]
         answers = params.get("inputResponses")
@@ -84,19 +83,26 @@ class InteractiveCall:
     def __init__(
         self,
         parking: Parking,
-        fingerprint: bytes,
+        method: str,
+        params: JsonObject,
         context: RequestContext,
-        submit: Callable[[RequestContext], Call[McpRequest, JsonObject]],
+        submit: Submit,
     ) -> None:
-        self.fingerprint = fingerprint
+        self._request = (method, params)
         self._parking = parking
         self._sink: NoticeSink = context.on_notice
         self._progress_token = context.progress_token
         self._questions: dict[str, _Question] = {}
         self._asked = 0
         self._news = trio.Event()
-        self._call = submit(context.with_client(on_notice=self._notice, ask=self._ask if fingerprint else None))
+        ask = self._ask if method in INTERACTIVE else None
+        self._call = submit(method, params, context.with_client(on_notice=self._notice, ask=ask))
         self._call.reply.on_done(self._tell)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What tells its request from others."""
+        return _fingerprint(*self._request)
 
     async def result(self) -> JsonObject:
         """The result; or, if the backend needs input, one that says so, and the call is parked.
@@ -184,7 +190,9 @@ class _Parked:
     expires: float
 
 
-def _fingerprint(method: str, params: Mapping[str, Any]) -> bytes:
+def _fingerprint(method: str, params: JsonObject) -> bytes:
     """What makes a retry the same request: everything but its envelope, the answers and the state."""
-    asked = {key: value for key, value in params.items() if key not in ("_meta", "inputResponses", "requestState")}
+    asked = {
+        key: value for key, value in unfolded(params).items() if key not in ("_meta", "inputResponses", "requestState")
+    }
     return hashlib.sha256(canonical_json([method, asked])).digest()

@@ -30,6 +30,7 @@ from ..model import (
     discard_notice,
 )
 from ..routing import RoutingTable
+from ..wire.folding import is_object
 from ..wire.stateless import for_stateful, needs_input
 from .backchannel import MAX_EXTENSION
 from .backend import BackendConnection, BackendRequest
@@ -134,7 +135,7 @@ class Router:
     async def _call_tool(self, request: McpRequest) -> JsonObject:
         name = _string(request.params, "name")
         arguments = request.params.get("arguments")
-        if arguments is not None and not isinstance(arguments, dict):
+        if arguments is not None and not is_object(arguments):
             raise InvalidParams("tools/call: arguments must be an object")
         route = self._route(lambda table: table.tool(name))
         return await self._send(route.backend, request, {**request.params, "name": route.original})

@@ -27,6 +27,7 @@ from ..model import (
     discard_notice,
 )
 from ..settings import AggregationSettings
+from ..wire.folding import unfolded
 from .actor import SessionActor, do_nothing, nobody_to_ask
 from .parking import InteractiveCall, Parking
 from .status import ConnectionStatistics
@@ -201,7 +202,7 @@ class Session:
         context = RequestContext(on_notice)
         call = self.submit(method, params or {}, context, on_caller_exit=OnCallerExit.CANCEL)
         try:
-            return await call.reply.wait()
+            return unfolded(await call.reply.wait())
         finally:
             call.caller_left()
 
@@ -215,7 +216,7 @@ class Session:
         deadline: float = math.inf,
     ) -> Call[McpRequest, JsonObject]:
         """Begin a request and return its call, whose reply will be set in any case. Synchronous; raises as
-        `request`.
+        `request`. The params may be folded, and the result may be (`wire.folding`).
         """
         self.touch()
         try:

@@ -43,7 +43,10 @@ logger = logging.getLogger(__name__)
 
 
 class RequestOptions(CallOptions, total=False):
-    """The SDK's options of a request, and one more. Dispatchers ignore what they do not know."""
+    """The SDK's options of a request, and two more. Dispatchers ignore what they do not know."""
+
+    folded: bool
+    """The result may come folded (`wire.folding`)."""
 
     on_stream_break: Callable[[], None]
     """Called when the backend closes the stream of the request before its answer, to have it resumed later."""

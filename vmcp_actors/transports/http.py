@@ -214,13 +214,21 @@ class HttpDispatcher:
         self._release(response)
         if isinstance(message.error, dict):
             raise peer_error(message.error)
-        if not isinstance(message.result, dict):
+        result = self._result(message, method, fold=bool(opts.get("folded")))
+        if method == "initialize":
+            self._adopt(response, result)
+        return result
+
+    def _result(self, message: Message, method: str, *, fold: bool) -> JsonObject:
+        try:
+            result = message.folded_result if fold else message.object_result
+        except RequestError as error:
+            raise BackendProtocolError(self.backend, str(error), delivered=Delivered.YES) from error
+        if result is None:
             raise BackendProtocolError(
                 self.backend, f"the result of {method} is not an object", delivered=Delivered.YES
             )
-        if method == "initialize":
-            self._adopt(response, message.result)
-        return message.result
+        return result
 
     async def _answer(self, response: Response, request_id: RequestId, opts: CallOptions) -> Message:
         """The message that answers the request, from whatever kind of response the backend chose."""

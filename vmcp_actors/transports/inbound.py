@@ -23,6 +23,7 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp.shared.transport_context import TransportContext
 from mcp_types import METHOD_NOT_FOUND
 
+from ..errors import RequestError
 from ..model import JsonObject
 from ..wire.messages import Message, RequestId
 
@@ -86,7 +87,12 @@ class InboundMessages:
 
     async def notification(self, message: Message, related: RequestId | None) -> None:
         """Hand on one notification; returns when its callback has. A callback that raises loses only this one."""
-        method, params = str(message.method), message.arguments
+        method = str(message.method)
+        try:
+            params = message.arguments
+        except RequestError as error:
+            logger.warning("a notification is not handed on: %s", error)
+            return
         if method == "notifications/cancelled" and isinstance(params.get("requestId"), int | str):
             scope = self._serving.get(params["requestId"])
             if scope is not None:

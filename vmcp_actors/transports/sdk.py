@@ -30,8 +30,9 @@ def to_sdk(message: Message) -> JSONRPCMessage:
         return JSONRPCNotification.model_construct(
             jsonrpc="2.0", method=message.method, params=message.arguments or None
         )
-    if isinstance(message.result, dict):
-        return JSONRPCResponse.model_construct(jsonrpc="2.0", id=message.id, result=message.result)
+    result = message.folded_result
+    if result is not None:
+        return JSONRPCResponse.model_construct(jsonrpc="2.0", id=message.id, result=result)
     error: dict[str, Any] = message.error if isinstance(message.error, dict) else {"message": "the result is no object"}
     code, text = error.get("code"), error.get("message")
     data = ErrorData.model_construct(
@@ -43,7 +44,13 @@ def to_sdk(message: Message) -> JSONRPCMessage:
 
 
 def from_sdk(message: JSONRPCMessage) -> bytes:
-    """A message of the SDK's, as bytes for the wire."""
+    """A message of the SDK's, as one line of bytes."""
+    data = _encoded(message)
+    # What is folded keeps its line ends, which in JSON are nothing but white space.
+    return data if b"\n" not in data else data.replace(b"\n", b" ")
+
+
+def _encoded(message: JSONRPCMessage) -> bytes:
     match message:
         case JSONRPCRequest():
             return encode_request(message.id, message.method, message.params)

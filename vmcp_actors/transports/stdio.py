@@ -10,14 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from subprocess import PIPE
+from typing import Any
 
 import anyio
 import trio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client.stdio import get_default_environment
+from mcp.shared.dispatcher import CallOptions
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
@@ -25,6 +27,7 @@ from mcp.shared.transport_context import TransportContext
 from ..actors import open_service_nursery
 from ..errors import BackendUnavailable, RequestError
 from ..model import BackendSpec, Secret, StdioCommand
+from ..wire.folding import unfolded
 from ..wire.messages import decode_message
 from .base import describe
 from .sdk import from_sdk, to_sdk
@@ -44,6 +47,18 @@ class StreamDispatcher(JSONRPCDispatcher[TransportContext]):
 
     relates_notifications = False
     closing_cancels = False
+
+    async def send_raw_request(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        opts: CallOptions | None = None,
+        *,
+        _related_request_id: int | str | None = None,
+    ) -> dict[str, Any]:
+        """As the SDK's; the result comes folded if `opts` allow it."""
+        result = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
+        return result if opts is not None and opts.get("folded") else unfolded(result)
 
     @property
     def backend_session(self) -> Secret[str] | None:
@@ -126,11 +141,11 @@ async def _read_messages(
 
 async def _hand_on(backend: str, line: bytes, to_us: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
     try:
-        message = decode_message(line)
+        message = to_sdk(decode_message(line))
     except RequestError:
         logger.warning("backend %s wrote something to its output that is not a message: %.120r", backend, line)
     else:
-        await to_us.send(SessionMessage(to_sdk(message)))
+        await to_us.send(SessionMessage(message))
 
 
 async def _write_messages(process: trio.Process, from_us: MemoryObjectReceiveStream[SessionMessage]) -> None:

@@ -1,18 +1,22 @@
 """JSON-RPC 2.0 messages as MCP uses them: one decoder, one encoder, no models of what is inside.
 
-`params` and `result` are plain dicts, so that unknown fields pass through (mission A3).
+`params` and `result` are plain dicts, so that unknown fields pass through (mission A3); or folded, which saves decoding
+what only passes through (`folding.py`).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import codecs
+from typing import Any, Final, Literal
 
 import msgspec
 
 from ..errors import ParseError, RequestError
 from ..model import JsonObject
+from .folding import decode_member, decoded, folded, is_object
 
 RequestId = int | str
+CHECKED_AT_ONCE: Final = 64 * 1024
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -21,8 +25,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     jsonrpc: Literal["2.0"]
     id: RequestId | msgspec.UnsetType | None = msgspec.UNSET
     method: str | msgspec.UnsetType = msgspec.UNSET
-    params: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
-    result: Any = msgspec.UNSET
+    params: dict[str, msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
     @property
@@ -42,11 +46,39 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def arguments(self) -> JsonObject:
-        """The params, as a dict that may be empty."""
-        return self.params if isinstance(self.params, dict) else {}
+        """The params, as a dict that may be empty. Raises `RequestError`."""
+        return decoded(self.params) if isinstance(self.params, dict) else {}
+
+    @property
+    def folded_arguments(self) -> JsonObject:
+        """The params with their payload folded. Raises `RequestError`."""
+        return folded(self.params) if isinstance(self.params, dict) else {}
+
+    @property
+    def meta(self) -> JsonObject:
+        """The `_meta` of the params; empty if there is none, or it is no object. Raises `RequestError`."""
+        text = self.params.get("_meta") if isinstance(self.params, dict) else None
+        meta = decode_member(text) if text is not None else None
+        return meta if isinstance(meta, dict) else {}
+
+    @property
+    def object_result(self) -> JsonObject | None:
+        """The result; None if there is none, or it is no object. Raises `RequestError`."""
+        members = self._result_members()
+        return None if members is None else decoded(members)
+
+    @property
+    def folded_result(self) -> JsonObject | None:
+        """The result with its payload folded; None if there is none, or it is no object. Raises `RequestError`."""
+        members = self._result_members()
+        return None if members is None else folded(members)
+
+    def _result_members(self) -> dict[str, msgspec.Raw] | None:
+        return _members.decode(self.result) if isinstance(self.result, msgspec.Raw) and is_object(self.result) else None
 
 
 _decoder = msgspec.json.Decoder(Message)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 
@@ -59,12 +91,22 @@ def decode_message(data: bytes | str) -> Message:
     """
     try:
         message = _decoder.decode(data)
+        if isinstance(data, bytes) and not data.isascii():
+            _check_utf8(data)  # the decoder passes over what it does not decode
     except msgspec.ValidationError as error:
         raise RequestError(f"Not a JSON-RPC message: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ParseError(f"Parse error: {error}") from error
     _check_shape(message)
     return message
+
+
+def _check_utf8(data: bytes) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with memoryview(data) as view:
+        for start in range(0, len(view), CHECKED_AT_ONCE):
+            decoder.decode(view[start : start + CHECKED_AT_ONCE])
+    decoder.decode(b"", final=True)
 
 
 def _check_shape(message: Message) -> None:

@@ -29,6 +29,7 @@ from mcp_types import (
 )
 
 from ..model import JsonObject
+from .folding import unfolded
 from .revisions import LATEST_STATELESS
 
 SUBSCRIPTION_ID: Final = SUBSCRIPTION_ID_META_KEY
@@ -92,7 +93,7 @@ def mirrored_headers(method: str, params: Mapping[str, Any], tool: JsonObject | 
     name = params.get(NAME_BEARING_METHODS.get(method, ""))
     if isinstance(name, str):
         headers[MCP_NAME_HEADER] = encode_header_value(name)
-    arguments = params.get("arguments")
+    arguments = unfolded(params).get("arguments") if tool is not None and isinstance(params, dict) else None
     if tool is not None and isinstance(arguments, Mapping):
         headers |= mcp_param_headers(x_mcp_header_map(tool.get("inputSchema")), arguments)
     return headers
