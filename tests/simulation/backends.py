@@ -16,6 +16,7 @@ from vmcp_actors.errors import BackendError, BackendSessionLost, BackendUnauthor
 from vmcp_actors.model import BackendSpec, JsonObject, Secret
 from vmcp_actors.testing import MemoryBackend, MemorySession
 from vmcp_actors.transports import OpenTransport, Transport
+from vmcp_actors.wire.folding import unfolded
 from vmcp_actors.wire.stateless import PROTOCOL_VERSION
 
 from .ledger import EPSILON, ORIGIN, CallRecord, Invariant, Ledger, Origin
@@ -271,7 +272,7 @@ class ObservedTransport:
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> JsonObject:
         self._sent(method)
-        arguments = (params or {}).get("arguments")
+        arguments = unfolded(dict(params or {})).get("arguments")
         record = self._ledger.calls.get(arguments.get("call", 0)) if isinstance(arguments, dict) else None
         if record is not None:
             record.arrived = trio.current_time()
