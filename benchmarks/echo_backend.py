@@ -1,7 +1,7 @@
 """An MCP backend over HTTP that does next to nothing: what is measured is in front of it. Prints its URL.
 
 `python -m benchmarks.echo_backend [--bytes N] [--sse] [--stateless] [--delay SECONDS] [--silent]`. It counts what
-comes: `GET /counts` has the requests by HTTP method and by MCP method, and the connections; `DELETE /counts` begins anew.
+comes: `GET /counts` has the requests by HTTP method and by MCP method, and the connections; `DELETE /counts` resets.
 """
 
 from __future__ import annotations

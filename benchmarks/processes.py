@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,13 @@ async def reset_counts(backend: Running) -> None:
 async def status(gateway: Running) -> dict[str, Any]:
     """A gateway's `/status`."""
     return await trio.to_thread.run_sync(_fetch, gateway, "/status", "GET")
+
+
+async def status_until(gateway: Running, condition: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until a gateway says of itself what is wanted; only by asking can it be known. Raises trio.TooSlowError."""
+    with trio.fail_after(30):
+        while not condition(await status(gateway)):  # noqa: ASYNC110
+            await trio.sleep(0.02)
 
 
 def _fetch(running: Running, path: str, method: str) -> Any:

@@ -18,7 +18,7 @@ import click
 import trio
 from rich.console import Console
 
-from .measure import growth, plot, slope
+from .measure import growth, slope
 from .run import Plan, soak
 
 
@@ -40,6 +40,8 @@ def main(minutes: float, operations: int | None, output: Path | None, **options:
         (output / "soak.json").write_text(
             json.dumps({**report, "samples": [attrs.asdict(sample) for sample in samples]}, indent=1) + "\n"
         )
+        from .plots import plot  # noqa: PLC0415  # slow to import, and only needed here
+
         plot(samples, output / "soak.png")
     for name, count in sorted(report["outcomes"].items()):
         console.print(f"{count:9} {name}")

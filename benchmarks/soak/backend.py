@@ -12,9 +12,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httptools
 import trio
-
-from ..echo_backend import Parser
 
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("count", "sleep", "big", "fail")]
 BIG = "x" * 100_000
@@ -85,22 +84,27 @@ class Backend:
         return {"result": {"content": [{"type": "text", "text": BIG if name == "big" else text}]}}
 
 
-class SessionParser(Parser):
-    """Remembers the session id of each request, too."""
+class SessionParser:
+    """One connection's requests, and the session id of each."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.requests: list[tuple[bytes, bytes]] = []
         self.sessions: list[str] = []
+        self.parser = httptools.HttpRequestParser(self)
+        self._body = b""
         self._session = ""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"mcp-session-id":
             self._session = value.decode()
 
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        self.requests.append((self.parser.get_method(), self._body))
         self.sessions.append(self._session)
-        self._session = ""
+        self._body, self._session = b"", ""
 
 
 async def main(port: int) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import trio
 
-from ..processes import URL, children_of
+from ..proc import children_of
+from ..processes import URL
 
 PAUSE = 4.0
 """Seconds between two faults."""

@@ -11,9 +11,9 @@ from urllib.request import urlopen
 
 import trio
 from attrs import frozen
-from matplotlib.figure import Figure
 
-from ..processes import Running, children_of
+from ..proc import children_of
+from ..processes import Running
 
 MAX_GROWTH = 0.05
 """Of the resident memory, from the second quarter of a run to its last."""
@@ -107,18 +107,3 @@ def verdict(samples: Sequence[Sample], wrong: Sequence[str], left: Sequence[str]
     if grown > MAX_GROWTH:
         found.append(f"memory grew by {grown:.1%} from the second quarter to the last (allowed: {MAX_GROWTH:.0%})")
     return found
-
-
-def plot(samples: Sequence[Sample], path: Path) -> None:
-    """Draw what was held over time."""
-    series = {"resident": 1 / 2**20, "files": 1, "tasks": 1, "sessions": 1, "children": 1}
-    figure = Figure(figsize=(9, 10))
-    axes = figure.subplots(len(series), 1, sharex=True)
-    for axis, (name, scale) in zip(axes, series.items(), strict=True):
-        axis.plot([sample.seconds for sample in samples], [getattr(sample, name) * scale for sample in samples])
-        axis.set_ylabel("resident MiB" if name == "resident" else name)
-        axis.set_ylim(bottom=0)
-    axes[-1].set_xlabel("seconds")
-    figure.suptitle(f"soak: {samples[-1].operations} operations, {slope(samples):.1f} bytes each")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)

@@ -71,13 +71,15 @@ async def _soaked(gateway: Running, traffic: Traffic, faults: Faults | None, pla
             around.cancel_scope.cancel("it is over")
         traffic.stopping = True
     after = await settled(gateway, before, SETTLE)
+    left = left_behind(before, after)
     return {
         "samples": samples,
         "outcomes": dict(traffic.outcomes),
         "faults": dict(faults.counts) if faults is not None else {},
         "before": attrs.asdict(before),
         "after": attrs.asdict(after),
-        "verdict": verdict(samples, traffic.wrong, left_behind(before, after)),
+        "wrong": [*traffic.wrong, *left],
+        "verdict": verdict(samples, traffic.wrong, left),
     }
 
 

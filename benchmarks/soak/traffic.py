@@ -14,8 +14,9 @@ from vmcp_actors.transports.origin import parse_url
 from vmcp_actors.transports.pool import HttpPool
 from vmcp_actors.wire.stateless import Envelope, mirrored_headers, stamped
 
-from ..client import HEADERS, INITIALIZE
-
+HEADERS = [(b"content-type", b"application/json"), (b"accept", b"application/json, text/event-stream")]
+_HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "soak", "version": "1"}}
+INITIALIZE = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": _HELLO}).encode()
 MAX_BYTES = 1 << 24
 ANSWER_WITHIN = 60.0
 """Seconds within which everything must be answered, whatever the backends do."""

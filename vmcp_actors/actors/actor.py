@@ -20,7 +20,7 @@ Res = TypeVar("Res")
 
 logger = logging.getLogger(__name__)
 
-MAX_IDLE_WORKERS: Final = 2
+MAX_IDLE_WORKERS: Final = 4
 """Tasks of an actor that wait for calls. With one alone, every call would have to start another."""
 
 

@@ -45,7 +45,7 @@ class HttpPool:
         connect: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float = 5.0,
-        max_idle: int = 8,
+        max_idle: int = 16,
     ) -> None:
         self.origin = origin
         self._connect = connect
