@@ -129,13 +129,6 @@ MUTANTS: Final[tuple[Mutant | Patch, ...]] = (
         "pass",
     ),
     Mutant(
-        "a worker takes calls in a scope that is cancelled",
-        AnyActor,
-        "_work",
-        "and not scope.cancel_called",
-        "",
-    ),
-    Mutant(
         "no worker waits while a call runs",
         AnyActor,
         "_work",

@@ -131,7 +131,7 @@ class Actor(ABC, Generic[Req, Res]):
         task = trio.lowlevel.current_task()
         context = task.context
         with trio.CancelScope() as scope:
-            while self._idle_workers < MAX_IDLE_WORKERS and not scope.cancel_called:
+            while self._idle_workers < MAX_IDLE_WORKERS:
                 # What a handler leaves in its context is not for the next call. In force from the next step on.
                 task.context = context.copy()
                 self._idle_workers += 1
