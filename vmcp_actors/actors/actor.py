@@ -144,6 +144,7 @@ class Actor(ABC, Generic[Req, Res]):
                 if not self._idle_workers:
                     nursery.start_soon(self._work, nursery)
                 await self._run_call(call, scope)
+                del call  # it may hold much, and the next may be long in coming
         task.context = context
 
     async def _run_call(self, call: Call[Req, Res], scope: trio.CancelScope) -> None:

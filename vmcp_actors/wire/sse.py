@@ -118,13 +118,15 @@ class EventDecoder:
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
-        name, _, value = line.partition(b":")
-        if value[:1] == b" ":
-            value = value[1:]
+        colon = line.find(b":")
+        name = line if colon < 0 else line[:colon]
+        start = len(line) if colon < 0 else colon + 1 + line.startswith(b" ", colon + 1)
         if name == b"data":
             self._size += len(line)
-            self._data.append(value.decode("utf-8", "replace"))
-        elif name == b"event":
+            self._data.append(str(memoryview(line)[start:], "utf-8", "replace"))  # it may be large: no copy of it
+            return
+        value = line[start:]
+        if name == b"event":
             self._event = value.decode("utf-8", "replace")
         elif name == b"id":
             if b"\0" not in value:
