@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -240,6 +242,30 @@ async def test_tasks_of_a_burst_of_calls_do_not_stay(autojump_clock: trio.testin
         await wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living - before <= 4
         assert await ref.call(1) == 1
+
+
+async def test_an_answer_is_gone_with_its_last_user(autojump_clock: trio.testing.MockClock) -> None:
+    class Large:
+        """What somebody asked for."""
+
+    async def handle(_: Any, __: Call[Any, Any]) -> Large:
+        await trio.sleep(1)
+        return Large()
+
+    gc.disable()  # garbage in cycles would stay for long in a process that makes little of it
+    try:
+        async with running(Scripted(handle)) as ref:
+
+            def ask() -> Reply[Large]:
+                call = ref.submit("anything", on_caller_exit=OnCallerExit.DETACH)
+                call.reply.on_done(lambda: repr(call))
+                return call.reply
+
+            answer = weakref.ref(await ask().wait())
+            await wait_all_tasks_blocked()
+            assert answer() is None
+    finally:
+        gc.enable()
 
 
 async def test_crash_wakes_running_callers(autojump_clock: trio.testing.MockClock) -> None:

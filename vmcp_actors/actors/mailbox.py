@@ -51,9 +51,10 @@ class Reply(Generic[Res]):
 
     def on_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the answer comes, or now if it is there. One callback; it must not block or raise."""
-        self._on_done = callback
         if self.done:
             callback()
+        else:
+            self._on_done = callback
 
     def result(self) -> Res:
         """The value, or raises the error. Only when `done`."""
@@ -83,8 +84,10 @@ class Reply(Generic[Res]):
         self._value, self._error = value, error
         if self._event is not None:
             self._event.set()
-        if self._on_done is not None:
-            self._on_done()
+        # Forgotten, since it often knows the call: garbage in a cycle would keep the answer until it is collected.
+        callback, self._on_done = self._on_done, None
+        if callback is not None:
+            callback()
         return True
 
     def __repr__(self) -> str:
