@@ -14,12 +14,13 @@ run: $(VENV)/.runtime
 
 test: check e2e-tools
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow" $(ARGS)
+	BIN=$(BIN) scripts/test.sh $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=90
 
 test-all: check e2e-tools
 	$(BIN)/python -m pytest $(ARGS)
+	VMCP_TEST_HTTP=hypercorn $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 # Worlds from seeds, with all that can go wrong in them: docs/explain/simulation.md.
 simulate: $(VENV)/.development

@@ -18,6 +18,8 @@ from attrs import define, field
 ROOT = Path(__file__).parent.parent.parent
 TOOLS = ROOT / ".tools"
 BIN = Path(sys.executable).parent
+HTTP = os.environ.get("VMCP_TEST_HTTP", "fast")
+"""The HTTP server in front, where a test does not choose one: `make test-all` runs all of them over both."""
 URL = re.compile(r"(https?://[\d.\[\]:a-f]+)(/\w+)?")
 
 
@@ -70,7 +72,7 @@ async def gateway(
     """Serve a configuration, on a free port; at the end nothing of it may be left."""
     env = {**os.environ, **(environment or {})}
     if command is None:
-        command = [str(BIN / "vmcp-actors"), "-v", "serve", "--port", "0", *arguments]
+        command = [str(BIN / "vmcp-actors"), "-v", "serve", "--port", "0", "--http", HTTP, *arguments]
         if config is not None:
             command += ["--config", str(config)]
     elif config is not None:

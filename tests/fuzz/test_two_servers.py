@@ -74,10 +74,10 @@ async def test_what_hypercorn_refuses_ours_refuses_and_what_both_take_is_one(tmp
     differ: list[str] = []
     for name in ("fast", "hypercorn"):
         (tmp_path / name).mkdir()
-    more = "sessions: {idleTimeout: 1s}\nstateless: {mode: 'off'}\nserver: {http: %s}"
+    more = "sessions: {idleTimeout: 1s}\nstateless: {mode: 'off'}"
     async with (
-        gateway(demo_with(tmp_path / "fast", more % "fast")) as ours,
-        gateway(demo_with(tmp_path / "hypercorn", more % "hypercorn")) as theirs,
+        gateway(demo_with(tmp_path / "fast", more), "--http", "fast") as ours,
+        gateway(demo_with(tmp_path / "hypercorn", more), "--http", "hypercorn") as theirs,
     ):
         limit = trio.CapacityLimiter(AT_ONCE)
 

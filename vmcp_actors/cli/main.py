@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import attrs
 import click
@@ -74,7 +74,10 @@ def main(verbose: int) -> None:
 @config_option
 @click.option("--host", callback=_not_empty, help="Where to listen, instead of what the configuration says.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of what the configuration says.")
-def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
+@click.option("--http", type=click.Choice(["fast", "hypercorn"]), help="The HTTP server, likewise.")
+def serve(
+    config_path: Path | None, host: str | None, port: int | None, http: Literal["fast", "hypercorn"] | None
+) -> None:
     """Serve the gateway until Ctrl-C or SIGTERM. Without a configuration: the demo backends.
 
     The configuration is read again when its file changes, and on SIGHUP.
@@ -85,6 +88,7 @@ def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
             config.server,
             host=host if host is not None else config.server.host,
             port=port if port is not None else config.server.port,
+            http=http if http is not None else config.server.http,
         )
         return attrs.evolve(config, server=server)
 
