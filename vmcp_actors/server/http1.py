@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote
@@ -195,14 +196,14 @@ class Connection:
                 return
 
     def _scope(self, request: Request) -> Scope:
-        path, _, query = request.target.partition(b"?")
+        decoded, path, query = _split(request.target)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": request.version,
             "method": request.method,
             "scheme": "http",
-            "path": unquote(path.decode("latin-1")),
+            "path": decoded,
             "raw_path": path,
             "query_string": query,
             "root_path": "",
@@ -234,3 +235,10 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection with {self._client}: {self._response or 'waiting'}>"
+
+
+@lru_cache(maxsize=32)
+def _split(target: bytes) -> tuple[str, bytes, bytes]:
+    """The path as text, the path and the query as they came. Most requests have the same target."""
+    path, _, query = target.partition(b"?")
+    return unquote(path.decode("latin-1")), path, query

@@ -65,11 +65,13 @@ class Response:
         lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()]
         names = set()
         for name, value in headers:
-            if _UNSAFE.search(name) or _UNSAFE.search(value):
+            line = b"%b: %b" % (name, value)
+            if _UNSAFE.search(line):
                 raise ValueError(f"the header {name!r} has a line end in it")
-            lines.append(b"%b: %b\r\n" % (name, value))
-            names.add(name.lower())
-            if name.lower() == b"content-length":
+            lines.append(line + b"\r\n")
+            known = name.lower()
+            names.add(known)
+            if known == b"content-length":
                 self._length = int(value)
         if b"date" not in names:
             lines.append(_date_line(int(time.time())))

@@ -285,6 +285,8 @@ class SessionSupervisor:
         session = self._live.get(session_id)
         if session is None or session.closing or session.leased:
             raise SessionNotFound
+        if session.identity is identity:
+            return session
         if not hmac.compare_digest(session.identity.binding.encode(), identity.binding.encode()):
             raise SessionNotFound
         return session
