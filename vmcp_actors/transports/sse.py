@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
 from mcp.client.sse import sse_client
+from mcp.shared.dispatcher import CallOptions
 
 from ..errors import BackendError, BackendLost, BackendUnauthorized, CredentialsUnavailable
 from ..model import BackendSpec, HttpEndpoint
+from ..wire.folding import unfolded
 from .base import describe, single_cause, transport_errors
 from .origin import shared_ssl_context
 from .stdio import StreamDispatcher
 
 
+class SseDispatcher(StreamDispatcher):
+    """The SDK's client writes what it sends with its own models, so nothing may be folded in it."""
+
+    async def send_raw_request(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        opts: CallOptions | None = None,
+        *,
+        _related_request_id: int | str | None = None,
+    ) -> dict[str, Any]:
+        """As the SDK's."""
+        decoded = None if params is None else unfolded(dict(params))
+        return await super().send_raw_request(method, decoded, opts, _related_request_id=_related_request_id)
+
+
 @asynccontextmanager
-async def open_sse(spec: BackendSpec) -> AsyncIterator[StreamDispatcher]:
+async def open_sse(spec: BackendSpec) -> AsyncIterator[SseDispatcher]:
     """Connect to the event stream of the backend and speak JSON-RPC over it.
 
     Raises:
@@ -43,7 +61,7 @@ async def open_sse(spec: BackendSpec) -> AsyncIterator[StreamDispatcher]:
                 httpx_client_factory=_client,
             ) as (read, write):
                 connected = True
-                yield StreamDispatcher(read, write)
+                yield SseDispatcher(read, write)
         except Exception as error:
             cause = single_cause(error)
             if not connected or isinstance(cause, BackendError):
