@@ -61,17 +61,17 @@ async def server(command: Sequence[str], *, env: Mapping[str, str] | None = None
             yield Running(process.pid, url)
             nursery.cancel_scope.cancel("it is no longer needed")
     finally:
-        await _end(process)
+        with trio.CancelScope(shield=True):
+            await _end(process)
 
 
 async def _end(process: trio.Process) -> None:
     process.terminate()
-    with trio.CancelScope(shield=True):
-        with trio.move_on_after(END_WITHIN):
-            await process.wait()
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    with trio.move_on_after(END_WITHIN):
         await process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 async def _read_output(process: trio.Process, *, task_status: trio.TaskStatus[str]) -> None:

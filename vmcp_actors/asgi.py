@@ -18,7 +18,7 @@ from .gateway import Gateway, demo_config, open_gateway
 from .reloading import ConfigFollower, following
 from .server.http import Receive, Scope, Send
 from .server.sockets import bound_own_listeners
-from .serving import contain_connections
+from .serving import contain_connections, keep_startup_out_of_collections
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class GatewayApp:
         async with open_gateway(config) as gateway:
             self._gateway = gateway
             bound_own_listeners(config.server.send_timeout)
+            keep_startup_out_of_collections()
             await send({"type": "lifespan.startup.complete"})
             async with following(ConfigFollower(gateway, Path(path))) if path else nullcontext():
                 await receive()  # lifespan.shutdown

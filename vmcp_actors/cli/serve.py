@@ -23,7 +23,7 @@ from ..reloading import ConfigFollower, following
 from ..server.http1 import Limits
 from ..server.listening import serve_http1
 from ..server.sockets import bound_unacknowledged, hang_up
-from ..serving import contain_connections
+from ..serving import contain_connections, keep_startup_out_of_collections
 from ..settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ async def serve_gateway(
         follower = ConfigFollower(gateway, path, adjust=adjust) if path is not None else None
         if follower is not None:
             await stack.enter_async_context(following(follower))
+        keep_startup_out_of_collections()
         await serve_until_signalled(
             gateway,
             on_ready=lambda binds: _announce(console, config, binds, demo=path is None),

@@ -108,16 +108,17 @@ class StreamLog:
         return True
 
     def _drop_one(self) -> bool:
-        for entry in self.after(self._sent):
-            if entry.droppable:
+        for index, entry in enumerate(self._entries):
+            if entry.number > self._sent and entry.droppable:
                 self._dropped += 1
-                self._remove(entry)
+                self._remove(index)
                 self._unsent -= 1
                 return True
         return False
 
-    def _remove(self, entry: Entry) -> None:
-        self._entries.remove(entry)
+    def _remove(self, index: int) -> None:
+        entry = self._entries[index]
+        del self._entries[index]
         self._on_change(self, -1, -len(entry.data))
 
     def finish(self) -> None:
@@ -155,15 +156,15 @@ class StreamLog:
     def forget_oldest(self) -> bool:
         """Drop the oldest message that was sent. Returns whether there was one."""
         if self._entries and self._entries[0].number <= self._sent:
-            self._remove(self._entries[0])
+            self._remove(0)
             return True
         return False
 
     def withdraw_unsent(self) -> list[Entry]:
         """Take back what was not sent, for another stream."""
         unsent = self.after(self._sent)
-        for entry in unsent:
-            self._remove(entry)
+        for _ in unsent:
+            self._remove(len(self._entries) - 1)
         self._sent, self._unsent = self._last, 0
         return unsent
 

@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 FINISH_TIMEOUT = 1.0
 ONE_WAY_TIMEOUT = 5.0
+MESSAGES_AT_ONCE = 16
+"""Messages of a stream that are taken before others have their turn."""
 MAX_ANSWERING = 256
 """Requests of a backend that are answered at the same time."""
 
@@ -104,6 +106,7 @@ class HttpDispatcher:
         self._nursery: trio.Nursery | None = None
         self._listening = False
         self._answering = 0
+        self._taken = 0
         self._over = trio.Event()
         self._lost: BackendError | None = None
         self._build_headers()
@@ -353,8 +356,12 @@ class HttpDispatcher:
         """Take one message from an event stream: returns it if it is a response, else it is dealt with here.
 
         Notifications are handed on in the order of arrival; requests are answered by tasks of their own, so that a
-        ping is answered at once whatever else is going on. What is not JSON-RPC is skipped, with a warning.
+        ping is answered at once whatever else is going on. What is not JSON-RPC is skipped, with a warning. Sometimes a
+        checkpoint: one read may bring thousands of messages, and other sessions must not wait for all of them.
         """
+        self._taken += 1
+        if self._taken % MESSAGES_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
         try:
             message = decode_message(data)
         except RequestError as error:

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 RECEIVE_SIZE: Final = 64 * 1024
-LARGE_RECEIVE_SIZE: Final = 256 * 1024
+LARGE_RECEIVE_SIZE: Final = 128 * 1024
 """How much is read at once while a peer sends faster than it is read."""
 
 
