@@ -17,6 +17,7 @@ from typing import Any
 from .. import proc
 from ..candidates import Candidate, Contest, Excused, World, open_world
 from ..generator import started
+from ..peers import available
 from ..processes import Running, over_http, over_stdio
 from ..scenario import Bench, Figures, Plot, Result, medians
 
@@ -53,6 +54,7 @@ async def run(bench: Bench) -> Result:
         "With fewer processors than processes, the load generator, the gateway and the backend share them: throughput "
         "is that of all three, processor time that of the gateway alone.",
     ]
+    notes += [f"{peer.name} {peer.version}: {peer.note}" for peer in available()]
     return Result(figures.all(), notes, _plots(figures))
 
 
@@ -96,8 +98,6 @@ async def _base(bench: Bench, figures: Figures, mode: str) -> list[str]:
 
 
 async def _peers(world: World, contest: Contest, echo: Running, mode: str) -> list[Candidate]:
-    from ..peers import available  # noqa: PLC0415  # they bring packages of their own
-
     candidates = []
     for peer in available():
         if mode in peer.modes:

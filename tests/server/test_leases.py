@@ -106,6 +106,18 @@ async def test_mode_off_declines_without_asking_the_backends(autojump_clock: Moc
 # --- lease: state and isolation ---------------------------------------------------------------------------------------
 
 
+async def test_a_client_that_leaves_before_its_lease_is_there_has_nothing_run(autojump_clock: MockClock) -> None:
+    a = backend("a", connect_delay=2.0)
+    async with served([a], stateless=LEASE) as gateway:
+        exchange = gateway.client().begin_stateless("tools/call", name="a_echo", arguments={"text": "x"})
+        await trio.sleep(1)
+        exchange.hang_up.set()
+        await trio.sleep(5)
+        assert (a.counts["initialize"], a.counts["tools/call"]) == (1, 0)
+        assert text(await gateway.client().result("tools/call", name="a_echo", arguments={"text": "y"})) == "y"
+        assert a.counts["initialize"] == 1  # the lease is there for the next
+
+
 async def test_a_backends_state_survives_between_requests(autojump_clock: MockClock) -> None:
     a = backend("a")
     async with served([a], stateless=LEASE) as gateway:
