@@ -12,9 +12,12 @@ _RESET_PEAK = "5"
 
 
 def children_of(pid: int) -> list[int]:
-    """The child processes of a process, whichever of its threads has started them."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    """The child processes of a process, whichever of its threads has started them. Raises OSError if there is none."""
+    children: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile; its children pass to another
+            children += map(int, (thread / "children").read_text().split())
+    return children
 
 
 def family_of(pid: int) -> Iterator[int]:

@@ -6,7 +6,7 @@ Higher layers may import lower ones, never the other way round; modules on one l
 import-linter checks this in `make test` (the contract is in pyproject.toml):
 
     cli · asgi                           the programs
-    serving · reloading                  what hypercorn must be kept from; a changed configuration file
+    collecting · serving · reloading     garbage collection; what hypercorn must be kept from; a changed config file
     gateway · testing                    the composition root; in-memory doubles for embedders' tests
     server · config                      the HTTP edge; the configuration file
     sessions                             Session, SessionFactory, SessionSupervisor, BackendConnection

@@ -12,13 +12,14 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 
+from .collecting import collecting
 from .config import load_config
 from .errors import ConfigError
 from .gateway import Gateway, demo_config, open_gateway
 from .reloading import ConfigFollower, following
 from .server.http import Receive, Scope, Send
 from .server.sockets import bound_own_listeners
-from .serving import contain_connections, keep_startup_out_of_collections
+from .serving import contain_connections
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +54,11 @@ class GatewayApp:
         async with open_gateway(config) as gateway:
             self._gateway = gateway
             bound_own_listeners(config.server.send_timeout)
-            keep_startup_out_of_collections()
-            await send({"type": "lifespan.startup.complete"})
-            async with following(ConfigFollower(gateway, Path(path))) if path else nullcontext():
-                await receive()  # lifespan.shutdown
-            await gateway.drain()
+            async with collecting(gateway.supervisor.statistics):
+                await send({"type": "lifespan.startup.complete"})
+                async with following(ConfigFollower(gateway, Path(path))) if path else nullcontext():
+                    await receive()  # lifespan.shutdown
+                await gateway.drain()
         self._gateway = None
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -8,7 +8,6 @@ leaves: for the end of a response before a pipelined request is read, for data t
 
 from __future__ import annotations
 
-import gc
 import logging
 import select
 import socket
@@ -112,15 +111,7 @@ class ContainedServer(TCPServer):
         finally:
             with trio.move_on_after(1.0, shield=True), suppress(Exception):
                 await trio.aclose_forcefully(self.stream)
-
-
-def keep_startup_out_of_collections() -> None:
-    """What exists when a server is ready stays for its life: the garbage collector need not look at it each time.
-
-    Going through all modules takes some 60 ms, for which every session waits.
-    """
-    gc.collect()
-    gc.freeze()
+            vars(self).pop("protocol", None)  # ends the cycle that it is in
 
 
 def contain_connections() -> None:

@@ -44,6 +44,11 @@ class MemorySession:
     lose: Callable[[BackendError], None] = field(default=lambda _: None)
     listens: dict[Any, JsonObject] = field(factory=dict)
 
+    def disconnect(self) -> None:
+        """There is nobody any more to notify or ask."""
+        self.notify, self.ask = (lambda _, __: None), (lambda _, __: _nobody())
+        self.break_stream, self.lose = (lambda: None), (lambda _: None)
+
 
 async def _nobody() -> JsonObject:
     raise RuntimeError("the session is not connected")
@@ -132,6 +137,7 @@ class MemoryBackend:
             yield _MemoryTransport(session)
         finally:
             self.sessions.pop(session.session_id, None)
+            session.disconnect()
 
     async def answer(self, session: MemorySession, request_id: Any, method: str, params: JsonObject) -> JsonObject:
         """The backend's side of one request, in the revision in which it came."""

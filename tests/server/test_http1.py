@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
+from tests.garbage import garbage
 from vmcp_actors.server.http1 import LINGER, Connection, Limits
 from vmcp_actors.server.http1_request import MAX_AHEAD, MAX_HEAD, BadRequest, RequestParser
 from vmcp_actors.server.http1_response import PIECE
@@ -424,6 +425,19 @@ async def test_a_client_that_takes_nothing_is_given_up(autojump_clock: MockClock
         while nursery.child_tasks:
             await trio.sleep(0.5)
         assert trio.current_time() - start == pytest.approx(LIMITS.send_timeout, abs=1.0)
+
+
+@pytest.mark.parametrize("request_", [GET, GET[:-2], b"GET / HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n"])
+async def test_a_connection_that_has_ended_leaves_nothing_in_cycles(request_: bytes, autojump_clock: MockClock) -> None:
+    async def use() -> None:
+        async with connected() as client:
+            await client.send(request_)
+            await client.some()
+            client.app.scopes.clear()
+
+    with garbage() as found:
+        await use()
+    assert found == {}
 
 
 # --- the end of the server --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.garbage import garbage
 from vmcp_actors.transports.http1 import HttpConnection
 from vmcp_actors.transports.http1_messages import (
     MAX_HEADER_BYTES,
@@ -591,6 +592,23 @@ async def test_closed_connection_sends_nothing(autojump_clock: trio.testing.Mock
     with pytest.raises(ConnectionBroken, match="closed on our side") as caught:
         await connection.request("GET", "/")
     assert not caught.value.request_sent
+
+
+@pytest.mark.parametrize("pieces", [(OK,), (CHUNKED, b"2\r\nhi\r\n"), ()])
+async def test_a_closed_connection_leaves_nothing_in_cycles(
+    pieces: tuple[bytes, ...], autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whether its response was complete, under way, or not begun."""
+
+    async def use() -> None:
+        connection, _ = await connection_answering(*pieces)
+        with trio.move_on_after(1):
+            await (await connection.request("GET", "/")).receive_chunk()
+        connection.close()
+
+    with garbage() as found:
+        await use()
+    assert found == {}
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------

@@ -47,7 +47,6 @@ class Actor(ABC, Generic[Req, Res]):
 
     def __init__(self, name: str, *, capacity: int = 64, max_calls: int = 256) -> None:
         self.name = name
-        self.ref: ActorRef[Req, Res] = ActorRef(self)
         self._mailbox: Mailbox[Req, Res] = Mailbox(name, capacity=capacity, max_calls=max_calls)
         self._scope = trio.CancelScope()
         self._calls_scope: trio.CancelScope | None = None
@@ -58,6 +57,11 @@ class Actor(ABC, Generic[Req, Res]):
         self._idle_workers = 0
         self._begun = False
         self._running = False
+
+    @property
+    def ref(self) -> ActorRef[Req, Res]:
+        """What callers get to hold. Made when asked for: kept, it would tie the ended actor into a cycle."""
+        return ActorRef(self)
 
     # --- for subclasses -----------------------------------------------------------------------------------------------
 
@@ -247,10 +251,10 @@ class ActorRef(Generic[Req, Res]):
         chain: tuple[object, ...] = ()
         if parent is not None:
             chain = parent.chain
-            if self in chain:
+            if self._actor in chain:
                 raise CallingSelf(f"{self._actor.name} would wait for itself")
         call: Call[Req, Res] = Call(
-            request, deadline=deadline, context=context, on_caller_exit=on_caller_exit, chain=(*chain, self)
+            request, deadline=deadline, context=context, on_caller_exit=on_caller_exit, chain=(*chain, self._actor)
         )
         self._actor._mailbox.put(call)
         return call

@@ -103,7 +103,7 @@ class Call(Generic[Req, Res]):
         reply: where the answer goes.
         context: whatever the caller wants the handler to see (trace, identity).
         on_caller_exit: what happens when the caller leaves.
-        chain: the references of the actors that are handling this call further up.
+        chain: the actors that are handling this call further up.
         timeout_error: what the caller is told when the deadline has passed; `DeadlineExceeded` if nothing is set.
     """
 
@@ -182,6 +182,7 @@ class Call(Generic[Req, Res]):
         if self._scope is not None and self._scope.deadline != math.inf:
             self._scope.deadline = math.inf
         self._scope = None
+        self.timeout_error = None
 
     def cancellation_error(self, delivered: Delivered) -> Exception:
         """The error for the reply of a call that was given up: by its caller, or because of its deadline."""

@@ -149,6 +149,7 @@ async def supervise(spec: ChildSpec, *, task_status: trio.TaskStatus[Any] = trio
         decision = _decide(spec, reason)
         spec.on_exit(reason, decision)
         if decision.delay is not None:
+            del reason  # its traceback knows everything of the life that is over
             await trio.sleep(decision.delay)
         elif decision.given_up:
             raise RestartsExhausted(f"{spec.name} crashed too often, last: {reason.error}") from reason.error

@@ -17,13 +17,14 @@ from hypercorn.config import Sockets
 from hypercorn.trio import serve as hypercorn_serve
 from rich.console import Console
 
+from ..collecting import collecting
 from ..config import Config
 from ..gateway import Gateway, open_gateway
 from ..reloading import ConfigFollower, following
 from ..server.http1 import Limits
 from ..server.listening import serve_http1
 from ..server.sockets import bound_unacknowledged, hang_up
-from ..serving import contain_connections, keep_startup_out_of_collections
+from ..serving import contain_connections
 from ..settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ async def serve_gateway(
         follower = ConfigFollower(gateway, path, adjust=adjust) if path is not None else None
         if follower is not None:
             await stack.enter_async_context(following(follower))
-        keep_startup_out_of_collections()
+        await stack.enter_async_context(collecting(gateway.supervisor.statistics))
         await serve_until_signalled(
             gateway,
             on_ready=lambda binds: _announce(console, config, binds, demo=path is None),

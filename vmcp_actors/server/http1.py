@@ -84,6 +84,8 @@ class Connection:
                     await self._refuse(BadRequest(HTTPStatus.REQUEST_TIMEOUT, text))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             logger.debug("a connection broke: %s", error)
+        finally:
+            self._parser.close()
 
     def finish(self) -> None:
         """The server ends: take no further request. Synchronous; one that has begun to arrive is served."""

@@ -69,6 +69,12 @@ class RequestParser:
         self._body_bytes = 0
         self._ahead = 0
 
+    def close(self) -> None:
+        """Nothing more will be fed. Ends the cycles with the callbacks and the traceback of the error."""
+        self.over = True
+        self.error = None
+        del self._parser
+
     def feed(self, data: bytes) -> None:
         """Take some bytes. What is wrong with them is in `error` then."""
         if self.error is not None or self.over:

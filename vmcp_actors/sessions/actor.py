@@ -123,6 +123,7 @@ class SessionActor(Actor[McpRequest, JsonObject]):
             finally:
                 self._services = None
                 self.on_closing()
+                del self.handler  # nothing is asked any more; the session would be in a cycle with it
 
     def _begin(
         self, connection: BackendConnection, services: ServiceNursery, *, after: BackendConnection | None = None

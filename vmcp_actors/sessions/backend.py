@@ -21,7 +21,7 @@ from ..errors import (
     Delivered,
     VmcpError,
 )
-from ..health import BackendHealth
+from ..health import BackendHealth, Observation
 from ..model import (
     EMPTY_CATALOG,
     BackendSpec,
@@ -123,6 +123,7 @@ class BackendConnection:
                 await supervise(spec)
         finally:
             self._enter(ConnectionState.CLOSED)
+            del self._events  # nothing will happen any more; the session would be in a cycle with it
 
     async def _live_once(self, *, task_status: trio.TaskStatus[object]) -> None:
         link = BackendLink(
@@ -138,22 +139,14 @@ class BackendConnection:
         )
         self._enter(ConnectionState.CONNECTING)
         attempt = self._health.begin()
-        became_ready = False
-
-        class Ready:
-            def started(_, value: object = None) -> None:  # noqa: N805  # `self` is the connection
-                nonlocal became_ready
-                became_ready = True
-                attempt.succeeded()
-                self._ready(link)
-
+        ready = _OnReady(self, link, attempt)
         try:
-            await link.run(task_status=Ready())
+            await link.run(task_status=ready)
         except BackendRevisionRefused:
             raise  # it is not what was looked for, and nothing is wrong with it
         except BackendError as error:
             attempt.failed(error)
-            if became_ready:
+            if ready.reached:
                 # It may come back as another version.
                 self._memory.doubt(self.spec.name)
             raise
@@ -161,7 +154,7 @@ class BackendConnection:
             attempt.undecided()
             self._handled += link.ref.statistics().handled
             self._link = None
-            if not became_ready:
+            if not ready.reached:
                 # A backend that is not there yet is asked again and again (S5); only losing it counts as a crash (S7).
                 self._intensity.reset()
 
@@ -390,6 +383,21 @@ class BackendConnection:
 
     def __repr__(self) -> str:
         return f"<BackendConnection {self.spec.name}: {self.state.value}, {self._connects} connects>"
+
+
+class _OnReady:
+    """The task status of one life: what happens once its link is up."""
+
+    def __init__(self, connection: BackendConnection, link: BackendLink, attempt: Observation) -> None:
+        self._connection = connection
+        self._link = link
+        self._attempt = attempt
+        self.reached = False
+
+    def started(self, value: object = None) -> None:
+        self.reached = True
+        self._attempt.succeeded()
+        self._connection._ready(self._link)
 
 
 def _marked(result: JsonObject) -> JsonObject:

@@ -156,6 +156,13 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         finally:
             if at_gate:
                 self._gate.leave()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop what calls back into the link: tied together, all of it would stay until a garbage collection."""
+        self._transport = self._listener = None
+        for name in ("_dialect", "_backchannel", "_catalog"):
+            self.__dict__.pop(name, None)
 
     async def _pump(self, transport: Transport, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve what the backend sends, until the connection is over; then end the link."""

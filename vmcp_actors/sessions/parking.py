@@ -38,12 +38,11 @@ class Parking:
     one use; and for `ANSWER_TIMEOUT` seconds.
     """
 
-    def __init__(self, submit: Submit) -> None:
-        self._submit = submit
+    def __init__(self) -> None:
         self._parked: dict[str, _Parked] = {}
 
-    def begin(self, method: str, params: JsonObject, context: RequestContext) -> InteractiveCall:
-        """Begin a call, or go on with the one whose handle is in the params. Synchronous.
+    def begin(self, method: str, params: JsonObject, context: RequestContext, submit: Submit) -> InteractiveCall:
+        """Begin a call with `submit`, or go on with the one whose handle is in the params. Synchronous.
 
         Raises:
             InvalidParams: the handle is unknown, used, expired, or was given for another request.
@@ -51,7 +50,7 @@ class Parking:
         """
         state = params.get("requestState")
         if method not in INTERACTIVE or not isinstance(state, str) or not state.startswith(_PREFIX):
-            return InteractiveCall(self, method, params, context, self._submit)
+            return InteractiveCall(self, method, params, context, submit)
         parked = self._parked.get(state)
         fits = parked is not None and parked.call.fingerprint == _fingerprint(method, params)
         if parked is None or parked.expires <= trio.current_time() or not fits:
@@ -96,8 +95,10 @@ class InteractiveCall:
         self._asked = 0
         self._news = trio.Event()
         ask = self._ask if method in INTERACTIVE else None
-        self._call = submit(method, params, context.with_client(on_notice=self._notice, ask=ask))
-        self._call.reply.on_done(self._tell)
+        call = submit(method, params, context.with_client(on_notice=self._notice, ask=ask))
+        call.reply.on_done(self._tell)
+        # Until it is over: it knows us, so that its result would stay until a garbage collection.
+        self._call: Call[McpRequest, JsonObject] | None = call
 
     @property
     def fingerprint(self) -> bytes:
@@ -109,16 +110,19 @@ class InteractiveCall:
 
         Cancelling it cancels the call. Raises `VmcpError`.
         """
+        call = self._call
+        assert call is not None, "it is over"
         try:
-            while not self._call.reply.done and not self._questions:
+            while not call.reply.done and not self._questions:
                 await self._news.wait()
         except trio.Cancelled:
             self.cancel("the client left")
             raise
-        if self._call.reply.done:
-            return self._call.reply.result()
+        if call.reply.done:
+            self._call = None
+            return call.reply.result()
         self._sink = discard_notice
-        self._call.deadline = trio.current_time() + ANSWER_TIMEOUT
+        call.deadline = trio.current_time() + ANSWER_TIMEOUT
         return {
             "resultType": "input_required",
             "inputRequests": {key: question.request for key, question in self._questions.items()},
@@ -127,6 +131,7 @@ class InteractiveCall:
 
     def go_on(self, answers: Mapping[str, Any], context: RequestContext) -> None:
         """The client is back: hand over what it has answered. What it left out, it will be asked again."""
+        assert self._call is not None, "it is over"
         self._call.deadline = float("inf")
         self._sink = context.on_notice
         self._progress_token = context.progress_token
@@ -136,7 +141,9 @@ class InteractiveCall:
 
     def cancel(self, reason: str) -> None:
         """Cancel the call, down to the backend. Idempotent."""
-        self._call.cancel(reason)
+        if self._call is not None:
+            self._call.cancel(reason)
+            self._call = None
 
     def _notice(self, notice: Notice) -> None:
         """Progress goes under the token of the client's latest request, if it gave one."""
@@ -161,7 +168,7 @@ class InteractiveCall:
         self._news = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<InteractiveCall {self._call!r}, {len(self._questions)} questions>"
+        return f"<InteractiveCall {self._call or 'over'!r}, {len(self._questions)} questions>"
 
 
 class _Question:

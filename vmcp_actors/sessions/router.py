@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial, reduce
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import trio
 
@@ -67,27 +67,13 @@ class Router:
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
-        self._methods: Mapping[str, Callable[[McpRequest], Awaitable[JsonObject]]] = {
-            "tools/list": self._list_tools,
-            "resources/list": self._list_resources,
-            "resources/templates/list": self._list_templates,
-            "prompts/list": self._list_prompts,
-            "tools/call": self._call_tool,
-            "resources/read": self._on_resource,
-            "resources/subscribe": self._on_resource,
-            "resources/unsubscribe": self._on_resource,
-            "prompts/get": self._get_prompt,
-            "completion/complete": self._complete,
-            "logging/setLevel": self._set_level,
-            "ping": self._ping,
-        }
 
     async def handle(self, request: McpRequest) -> JsonObject:
         """Answer one request. Raises `VmcpError`."""
-        method = self._methods.get(request.method)
+        method = self._METHODS.get(request.method)
         if method is None:
             raise MethodNotFound(f"Method not found: {request.method}")
-        return await method(request)
+        return await method(self, request)
 
     # --- lists: complete, so there is no cursor that a client could have from us --------------------------------------
 
@@ -273,6 +259,21 @@ class Router:
     async def _ping(self, _: McpRequest) -> JsonObject:
         await trio.lowlevel.checkpoint()
         return {}
+
+    _METHODS: ClassVar[Mapping[str, Callable[[Router, McpRequest], Awaitable[JsonObject]]]] = {
+        "tools/list": _list_tools,
+        "resources/list": _list_resources,
+        "resources/templates/list": _list_templates,
+        "prompts/list": _list_prompts,
+        "tools/call": _call_tool,
+        "resources/read": _on_resource,
+        "resources/subscribe": _on_resource,
+        "resources/unsubscribe": _on_resource,
+        "prompts/get": _get_prompt,
+        "completion/complete": _complete,
+        "logging/setLevel": _set_level,
+        "ping": _ping,
+    }
 
 
 async def subscribe_again(connection: BackendConnection) -> None:

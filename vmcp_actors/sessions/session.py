@@ -82,7 +82,7 @@ class Session:
         self._actor = actor
         self._created = trio.current_time()
         self._open_streams = 0
-        self._parking = Parking(self.submit)
+        self._parking = Parking()
         self._close_reason: str | None = None
 
     # --- what it offers -----------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class Session:
 
         Raises also `InvalidParams` for a `requestState` that is none of ours, or not for this request.
         """
-        return self._parking.begin(method, params, context)
+        return self._parking.begin(method, params, context, self.submit)
 
     def listen(
         self,

@@ -89,10 +89,13 @@ def transport_errors(backend: str, doing: str, *, delivered: Delivered = Deliver
     except BaseExceptionGroup as group:
         # Something failed while it was being cancelled. The cancellation goes on; the failure is no news any more.
         cancelled, rest = group.split(trio.Cancelled)
-        if cancelled is None or rest is None or not isinstance(rest, ExceptionGroup):
-            raise
-        logger.info("backend %s: %s, while ending: %s", backend, doing, describe(single_cause(rest)))
-        raise cancelled from None
+        try:
+            if cancelled is None or rest is None or not isinstance(rest, ExceptionGroup):
+                raise
+            logger.info("backend %s: %s, while ending: %s", backend, doing, describe(single_cause(rest)))
+            raise cancelled from None
+        finally:
+            del cancelled, rest  # its traceback has this frame in it
 
 
 def describe(error: BaseException) -> str:

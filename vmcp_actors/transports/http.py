@@ -102,7 +102,7 @@ class HttpDispatcher:
         self._session: Secret[str] | None = None
         self._version: str | None = None
         self._next_id = 0
-        self._inbound = InboundMessages(self)
+        self._inbound = InboundMessages()
         self._nursery: trio.Nursery | None = None
         self._listening = False
         self._answering = 0
@@ -306,7 +306,7 @@ class HttpDispatcher:
             raise BackendUnavailable(self.backend, str(error)) from error
         except ConnectionBroken as error:
             delivered = Delivered.UNKNOWN if error.request_sent else Delivered.NO
-            raise BackendLost(self.backend, str(error), delivered=delivered) from error
+            raise BackendLost(self.backend, f"connection lost: {error}", delivered=delivered) from error
         except BadResponse as error:
             raise BackendProtocolError(self.backend, str(error)) from error
 
@@ -370,7 +370,7 @@ class HttpDispatcher:
         if message.is_response:
             return message
         if message.is_notification:
-            await self._inbound.notification(message, related)
+            await self._inbound.notification(message, self, related)
         elif self._answering >= MAX_ANSWERING:
             logger.warning("backend %s asks too much at once; %s is not answered", self.backend, message.method)
         elif self._nursery is not None:

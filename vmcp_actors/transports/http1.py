@@ -102,31 +102,6 @@ class Response:
         return f"<Response {self.status}, {'complete' if self.complete else 'arriving'}>"
 
 
-class _Boundary:
-    """The one place where foreign errors become ours, and where every early end closes the connection: also
-    cancellation, since what is left of the response would be taken for the next one.
-    """
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: HttpConnection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None:
-            return
-        connection = self._connection
-        was_closed = connection.closed
-        connection.close()
-        if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
-            # A socket that was closed by another task of ours may also fail with EBADF.
-            reason = "closed on our side" if was_closed else describe(error)
-            raise ConnectionBroken(f"connection lost: {reason}", request_sent=connection.request_sent) from error
-
-
 class HttpConnection:
     """One connection, one exchange at a time.
 
@@ -150,7 +125,6 @@ class HttpConnection:
         self._plain = stream if isinstance(stream, TcpStream) else None
         self._watched = tcp_under(stream)
         self._on_release = on_release
-        self._boundary = _Boundary(self)
         self._message: ResponseParser | None = None
         self.request_sent = False
         self._send_failed = False
@@ -176,7 +150,7 @@ class HttpConnection:
             raise trio.BusyResourceError("the previous response is not complete")
         message = self._message = ResponseParser()
         self.request_sent = False
-        with self._boundary:
+        try:
             try:
                 await self._send(request)
             except (trio.BrokenResourceError, OSError):
@@ -186,6 +160,9 @@ class HttpConnection:
                 self._send_failed = True
             while not message.headers_complete:
                 await self._receive(message)
+        except BaseException as error:
+            self._break_off(error)
+            raise
         response = Response(self, message)
         if message.complete:
             self._release(message)
@@ -193,8 +170,11 @@ class HttpConnection:
 
     async def receive(self, message: ResponseParser) -> None:
         """Feed `message`, the one under way, with what comes next. For `Response` only."""
-        with self._boundary:
+        try:
             await self._receive(message)
+        except BaseException as error:
+            self._break_off(error)
+            raise
         if message.complete:
             self._release(message)
 
@@ -217,10 +197,24 @@ class HttpConnection:
         if self.closed:
             raise trio.ClosedResourceError
         data = await self._stream.receive_some()
+        if self.closed:
+            raise trio.ClosedResourceError  # by another task, while the data was on its way to this one
         if data:
             message.feed(bytes(data))
         else:
             message.feed_eof()
+
+    def _break_off(self, error: BaseException) -> None:
+        """Close after any early end, also a cancellation: what is left of the response would be taken for the next one.
+
+        And the one place where foreign errors become ours: raises ConnectionBroken for those.
+        """
+        was_closed = self.closed
+        self.close()
+        if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
+            # A socket that was closed by another task of ours may also fail with EBADF.
+            reason = "closed on our side" if was_closed else describe(error)
+            raise ConnectionBroken(reason, request_sent=self.request_sent) from error
 
     def _release(self, message: ResponseParser) -> None:
         if self.closed:
@@ -250,6 +244,8 @@ class HttpConnection:
         if self.closed:
             return
         self.closed = True
+        if self._message is not None:
+            self._message.break_off()
         close_stream(self._stream)
         if self._on_release is not None:
             self._on_release(self)

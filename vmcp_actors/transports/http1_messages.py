@@ -152,6 +152,10 @@ class ResponseParser:
         self.complete = True
         self._parser = None
 
+    def break_off(self) -> None:
+        """Nothing more will be fed. Idempotent."""
+        self._parser = None
+
     def on_message_begin(self) -> None:
         if self.complete:
             raise ValueError("a response that nobody asked for")

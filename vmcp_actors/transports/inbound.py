@@ -61,8 +61,7 @@ class InboundContext:
 class InboundMessages:
     """The callbacks of one running dispatcher, and the progress callbacks of its requests."""
 
-    def __init__(self, outbound: Outbound) -> None:
-        self._outbound = outbound
+    def __init__(self) -> None:
         self._on_request: OnRequest | None = None
         self._on_notify: OnNotify | None = None
         self._intercept: OnNotifyIntercept | None = None
@@ -85,8 +84,11 @@ class InboundMessages:
         finally:
             del self._progress[request_id]
 
-    async def notification(self, message: Message, related: RequestId | None) -> None:
-        """Hand on one notification; returns when its callback has. A callback that raises loses only this one."""
+    async def notification(self, message: Message, outbound: Outbound, related: RequestId | None) -> None:
+        """Hand on one notification; returns when its callback has, which may answer over `outbound`.
+
+        A callback that raises loses only this one.
+        """
         method = str(message.method)
         try:
             params = message.arguments
@@ -104,7 +106,7 @@ class InboundMessages:
                 await callback(params.get("progress", 0.0), params.get("total"), params.get("message"))
             if run_notify_intercept(self._intercept, method, params) or self._on_notify is None:
                 return
-            await self._on_notify(InboundContext(self._outbound, None, related), method, params)
+            await self._on_notify(InboundContext(outbound, None, related), method, params)
         except Exception:
             logger.exception("a handler of %s failed", method)
 
