@@ -3,7 +3,7 @@
 Python's full collection looks at every object that may be in a cycle, and nobody is served meanwhile: with a thousand
 sessions it takes a second, and starting them brings one after the other. Here, what has survived a full collection is
 set aside (`gc.freeze`), and the next one looks only at what is newer: some milliseconds, however many sessions there
-are. Since 3.14 Python does something like it, and does not ask.
+are.
 
 Objects that were set aside are freed as usual when the last reference to them goes: sessions, connections and calls
 leave nothing behind in cycles, and tests hold them to that. For what others might leave, libraries or the decorators of
@@ -58,9 +58,9 @@ class Collector:
         self._found = 0
         self._longest = 0.0
         self._began = 0.0
-        self._thresholds = gc.get_threshold()
 
     def __enter__(self) -> Collector:
+        self._thresholds = gc.get_threshold()
         gc.set_threshold(*self._thresholds[:2], _MIDDLE_PER_FULL)
         gc.callbacks.append(self._observe)
         self.collect_thoroughly()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -21,7 +21,7 @@ from ..errors import (
     Delivered,
     VmcpError,
 )
-from ..health import BackendHealth, Observation
+from ..health import BackendHealth
 from ..model import (
     EMPTY_CATALOG,
     BackendSpec,
@@ -139,24 +139,28 @@ class BackendConnection:
         )
         self._enter(ConnectionState.CONNECTING)
         attempt = self._health.begin()
-        ready = _OnReady(self, link, attempt)
+
+        def ready() -> None:
+            attempt.succeeded()
+            self._ready(link)
+
         try:
-            await link.run(task_status=ready)
+            await link.run(task_status=_OnStart(ready))
         except BackendRevisionRefused:
             raise  # it is not what was looked for, and nothing is wrong with it
         except BackendError as error:
             attempt.failed(error)
-            if ready.reached:
+            if self._link is link:
                 # It may come back as another version.
                 self._memory.doubt(self.spec.name)
             raise
         finally:
             attempt.undecided()
             self._handled += link.ref.statistics().handled
-            self._link = None
-            if not ready.reached:
+            if self._link is not link:
                 # A backend that is not there yet is asked again and again (S5); only losing it counts as a crash (S7).
                 self._intensity.reset()
+            self._link = None
 
     def _ready(self, link: BackendLink) -> None:
         self._link = link
@@ -176,7 +180,8 @@ class BackendConnection:
         if not isinstance(error, VmcpError) and error is not None:
             logger.error("backend %s: its connection crashed", self.spec.name, exc_info=error)
         if reason != self.reason:
-            logger.warning("backend %s: %s; next try in %.1f s", self.spec.name, reason, decision.delay or 0)
+            level = logging.INFO if isinstance(error, BackendRevisionRefused) else logging.WARNING
+            logger.log(level, "backend %s: %s; next try in %.1f s", self.spec.name, reason, decision.delay or 0)
         self.reason = reason
         self._next_try = trio.current_time() + (decision.delay or 0.0)
         self._settled = True
@@ -385,19 +390,14 @@ class BackendConnection:
         return f"<BackendConnection {self.spec.name}: {self.state.value}, {self._connects} connects>"
 
 
-class _OnReady:
-    """The task status of one life: what happens once its link is up."""
+class _OnStart:
+    """A task status that calls back."""
 
-    def __init__(self, connection: BackendConnection, link: BackendLink, attempt: Observation) -> None:
-        self._connection = connection
-        self._link = link
-        self._attempt = attempt
-        self.reached = False
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
 
     def started(self, value: object = None) -> None:
-        self.reached = True
-        self._attempt.succeeded()
-        self._connection._ready(self._link)
+        self._callback()
 
 
 def _marked(result: JsonObject) -> JsonObject:

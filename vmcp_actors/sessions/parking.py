@@ -168,7 +168,8 @@ class InteractiveCall:
         self._news = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<InteractiveCall {self._call or 'over'!r}, {len(self._questions)} questions>"
+        call = "over" if self._call is None else repr(self._call)
+        return f"<InteractiveCall {call}, {len(self._questions)} questions>"
 
 
 class _Question:

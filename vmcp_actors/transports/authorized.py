@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Final
 
 import trio
 
 from ..errors import BackendUnauthorized, CredentialsUnavailable
 from ..model import Authorizer, Credential
+from .headers import Headers, with_headers
 from .http1 import Response
 from .pool import HttpPool, PoolStatistics
 
@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 DELAYS: Final = (0.1, 0.2, 0.4)
 """Seconds before each new try with new credentials."""
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class AuthorizedPool:
@@ -73,10 +71,3 @@ class AuthorizedPool:
 
     def __repr__(self) -> str:
         return f"<AuthorizedPool {self._pool!r}>"
-
-
-def with_headers(headers: Headers, more: Mapping[str, str]) -> Headers:
-    """Headers with others, which take the place of those of the same name."""
-    ours = {name.lower().encode() for name in more}
-    kept = (pair for pair in headers if pair[0] not in ours)
-    return (*kept, *((name.lower().encode(), value.encode()) for name, value in more.items()))

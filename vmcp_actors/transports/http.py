@@ -39,7 +39,8 @@ from ..wire.messages import (
     encode_request,
     encode_result,
 )
-from .authorized import AuthorizedPool, with_headers
+from .authorized import AuthorizedPool
+from .headers import session_headers, with_headers
 from .http1 import Response
 from .http1_messages import BadResponse, ConnectFailed, ConnectionBroken, HttpError
 from .inbound import InboundContext, InboundMessages
@@ -57,8 +58,6 @@ MESSAGES_AT_ONCE = 16
 """Messages of a stream that are taken before others have their turn."""
 MAX_ANSWERING = 256
 """Requests of a backend that are answered at the same time."""
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 
 @asynccontextmanager
@@ -96,11 +95,9 @@ class HttpDispatcher:
         self.backend = spec.name
         self._pool = pool
         self._target = target
-        self._configured: Headers = tuple(
-            (name.lower().encode(), value.reveal().encode()) for name, value in spec.endpoint.headers.items()
-        )
+        self._configured = spec.endpoint.headers
         self._session: Secret[str] | None = None
-        self._version: str | None = None
+        self._headers = session_headers(self._configured, None, None)
         self._next_id = 0
         self._inbound = InboundMessages()
         self._nursery: trio.Nursery | None = None
@@ -109,7 +106,6 @@ class HttpDispatcher:
         self._taken = 0
         self._over = trio.Event()
         self._lost: BackendError | None = None
-        self._build_headers()
 
     # --- the Dispatcher protocol --------------------------------------------------------------------------------------
 
@@ -401,26 +397,11 @@ class HttpDispatcher:
             self._listening = True
             self._nursery.start_soon(listen, self)
 
-    # --- headers ------------------------------------------------------------------------------------------------------
-
     def _adopt(self, response: Response, result: JsonObject) -> None:
-        session = response.headers.get("mcp-session-id")
+        """What `initialize` has agreed on goes with every request from now on."""
+        session, version = response.headers.get("mcp-session-id"), result.get("protocolVersion")
         self._session = Secret(session) if session else None
-        version = result.get("protocolVersion")
-        self._version = version if isinstance(version, str) else None
-        self._build_headers()
-
-    def _build_headers(self) -> None:
-        headers = [
-            (b"accept", b"application/json, text/event-stream"),
-            (b"content-type", b"application/json"),
-        ]
-        if self._session is not None:
-            headers.append((b"mcp-session-id", self._session.reveal().encode("latin-1")))
-        if self._version is not None:
-            headers.append((b"mcp-protocol-version", self._version.encode("latin-1", "replace")))
-        ours = {name for name, _ in headers}
-        self._headers: Headers = (*headers, *(pair for pair in self._configured if pair[0] not in ours))
+        self._headers = session_headers(self._configured, self._session, version if isinstance(version, str) else None)
 
     def statistics(self) -> DispatcherStatistics:
         """A snapshot."""
