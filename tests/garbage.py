@@ -28,14 +28,6 @@ def garbage() -> Iterator[Counter[str]]:
         gc.enable()
 
 
-def collect_uncounted() -> None:
-    """Collect within `garbage` what the young collections of a program that goes on would soon find."""
-    debug = gc.get_debug()
-    gc.set_debug(0)
-    gc.collect()
-    gc.set_debug(debug)
-
-
 def is_ours(found: object) -> bool:
     """Whether an object belongs to the package: an instance of a class of it, or a frame of its code."""
     if isinstance(found, CoroutineType):

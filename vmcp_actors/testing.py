@@ -18,6 +18,7 @@ from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRe
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION
 
+from .actors import Reply
 from .errors import BackendError, BackendLost, BackendSessionLost, BackendUnavailable
 from .model import BackendSpec, Era, HttpEndpoint, JsonObject, Secret, StdioCommand
 from .transports import OpenTransport, Transport
@@ -221,8 +222,8 @@ class _MemoryTransport:
     def __init__(self, session: MemorySession) -> None:
         self._session = session
         self._backend = session.backend
-        self._over = trio.Event()
-        self._error: BackendError | None = None
+        self._over: Reply[None] = Reply()
+        self._reason = ""
         self._running: set[trio.CancelScope] = set()
         self._intercept: OnNotifyIntercept | None = None
         session.lose = self._lose
@@ -244,9 +245,8 @@ class _MemoryTransport:
         context: Any = InboundContext(self, 0, None)
         self._session.ask = partial(on_request, context)
         task_status.started()
-        await self._over.wait()
-        if self._error is not None:
-            raise self._error
+        await self._over.wait_done()
+        self._over.take()
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
@@ -257,9 +257,9 @@ class _MemoryTransport:
         if (opts or {}).get("headers"):
             self._backend.headers.append(dict((opts or {})["headers"]))
         if self._session.session_id not in self._backend.sessions:
-            lost = BackendSessionLost(self._backend.name, "the backend no longer knows our session")
-            self._lose(lost)
-            raise lost
+            text = "the backend no longer knows our session"
+            self._lose(BackendSessionLost(self._backend.name, text))
+            raise BackendSessionLost(self._backend.name, text)
         on_break: Any = (opts or {}).get("on_stream_break")
         if on_break is not None:
             self._session.break_stream = on_break
@@ -272,8 +272,7 @@ class _MemoryTransport:
                 return await self._backend.answer(self._session, request_id, method, dict(params or {}))
             finally:
                 self._running.discard(scope)
-        assert self._error is not None
-        raise BackendLost(self._backend.name, self._error.reason)
+        raise BackendLost(self._backend.name, self._reason)
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
         self._note(method, params)
@@ -288,12 +287,11 @@ class _MemoryTransport:
         self._backend.history.append((self._session.session_id, method, dict(params or {})))
 
     def _lose(self, error: BackendError) -> None:
-        if self._error is None:
-            self._error = error
+        if self._over.set_error(error):
+            self._reason = error.reason
             if not isinstance(error, BackendSessionLost):
                 for scope in self._running:
                     scope.cancel(error.reason)
-            self._over.set()
 
     def _notify_client(self, method: str, params: JsonObject | None) -> None:
         run_notify_intercept(self._intercept, method, params)

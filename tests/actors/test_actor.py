@@ -6,7 +6,7 @@ import gc
 import math
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -549,6 +549,26 @@ async def test_reply_error_can_be_read_more_than_once() -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="no"):
             await reply.wait()
+
+
+def test_a_reply_that_was_taken_keeps_nothing() -> None:
+    reply: Reply[list[int]] = Reply()
+    reply.set_value([1])
+    assert reply.take() == [1]
+    assert reply.done
+    assert not reply.set_value([2])
+
+    class Failure(Exception):
+        """With room for a weak reference."""
+
+    failed: Reply[None] = Reply()
+    error = Failure()
+    failed.set_error(error)
+    left = weakref.ref(error)
+    del error
+    with suppress(Failure):
+        failed.take()
+    assert left() is None
 
 
 async def test_repr_and_statistics_tell_the_truth(autojump_clock: trio.testing.MockClock) -> None:

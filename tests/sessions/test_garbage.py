@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.garbage import collect_uncounted, garbage
+from tests.garbage import garbage
 from vmcp_actors.errors import VmcpError
 from vmcp_actors.model import ANONYMOUS, ClientProfile, Era, RequestContext
 from vmcp_actors.sessions import Session, SessionSupervisor
@@ -107,10 +107,9 @@ async def test_an_ended_session_leaves_nothing_in_cycles(
 
 
 async def live(supervisor: SessionSupervisor, a: MemoryBackend, use: Use) -> None:
-    """Start a session, use it, and end it. What failed calls leave is young, and soon found: it is not counted."""
+    """Start a session, use it, and end it."""
     session = await supervisor.start_session(ANONYMOUS, ClientProfile())
     await use(session, a)
-    collect_uncounted()
     await session.close()
     del session
     await trio.sleep(10)

@@ -98,18 +98,22 @@ class Actor(ABC, Generic[Req, Res]):
         assert not self._begun, "an actor runs once"
         self._begun = True
         try:
-            with self._scope:
-                async with self.lifespan():
-                    await self._take_calls(task_status)
+            await self._live(task_status)
         except Exception as error:
             if self._failure is not None and error is not self._failure:
                 raise self._failure from error
             raise
         finally:
+            self._failure = None  # it has our frames in its traceback: a cycle
             self._running = False
             self._mailbox.close("has ended")
             self._mailbox.fail_queued()
             self._ended.set()
+
+    async def _live(self, task_status: trio.TaskStatus[ActorRef[Req, Res]]) -> None:
+        with self._scope:
+            async with self.lifespan():
+                await self._take_calls(task_status)
         if self._failure is not None:
             raise self._failure
 
@@ -277,7 +281,8 @@ class ActorRef(Generic[Req, Res]):
             deadline = trio.current_effective_deadline()
         call = self.submit(request, deadline=deadline, context=context, on_caller_exit=on_caller_exit, parent=parent)
         try:
-            return await call.reply.wait()
+            await call.reply.wait_done()
+            return call.reply.take()
         finally:
             call.caller_left()
 

@@ -63,6 +63,16 @@ class Reply(Generic[Res]):
             raise self._error
         return self._value  # type: ignore[return-value]  # it may be None where Res may be
 
+    def take(self) -> Res:
+        """`result`, for the only one who asks: the reply forgets it, and is still `done`.
+
+        An error knows the frames that it has passed, and those the call. With the reply, they would be in a cycle.
+        """
+        try:
+            return self.result()
+        finally:
+            self._value = self._error = None
+
     async def wait(self) -> Res:
         """The value, or raises the error. Always a checkpoint; cancelling it leaves the reply as it is."""
         await self.wait_done()

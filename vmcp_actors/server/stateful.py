@@ -186,7 +186,7 @@ class StatefulEndpoint:
 def _outcome(call: Call[McpRequest, JsonObject], request_id: RequestId) -> bytes:
     """The message that ends a request. Errors from here on are answers: HTTP 200 with a JSON-RPC error."""
     try:
-        return encode_result(request_id, call.reply.result())
+        return encode_result(request_id, call.reply.take())
     except VmcpError as error:
         return encode_error(request_id, error.to_jsonrpc())
     except Exception:

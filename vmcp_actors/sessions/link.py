@@ -160,7 +160,7 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
 
     def _let_go(self) -> None:
         """Drop what calls back into the link: tied together, all of it would stay until a garbage collection."""
-        self._transport = self._listener = None
+        self._transport = self._listener = self._over = None
         for name in ("_dialect", "_backchannel", "_catalog"):
             self.__dict__.pop(name, None)
 
@@ -273,14 +273,18 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             return await self._exchange(request, call)
         except (BackendReplied, BackendProtocolError) as error:
             failure = error
-        if isinstance(failure, BackendReplied) and failure.code == HEADER_MISMATCH and request.method == "tools/call":
-            # Our definition of the tool is out of date. The request was refused, so it was not run.
-            await self._catalog.refresh("tools", even_if_fresh=True)
-            return await self._exchange(request, call)
-        refused = failure.delivered is Delivered.NO or failure.code in NOT_UNDERSTOOD
-        if (refused or failure.code == SERVER_ERROR) and await self._revision_changed() and refused:
-            raise BackendRevisionChanged(self.spec.name, f"no longer speaks {LATEST_STATELESS}") from failure
-        raise failure
+        try:
+            mismatch = isinstance(failure, BackendReplied) and failure.code == HEADER_MISMATCH
+            if mismatch and request.method == "tools/call":
+                # Our definition of the tool is out of date. The request was refused, so it was not run.
+                await self._catalog.refresh("tools", even_if_fresh=True)
+                return await self._exchange(request, call)
+            refused = failure.delivered is Delivered.NO or failure.code in NOT_UNDERSTOOD
+            if (refused or failure.code == SERVER_ERROR) and await self._revision_changed() and refused:
+                raise BackendRevisionChanged(self.spec.name, f"no longer speaks {LATEST_STATELESS}") from failure
+            raise failure
+        finally:
+            del failure  # its traceback has this frame in it
 
     async def _exchange_in_session(self, request: BackendRequest, call: Call[BackendRequest, JsonObject]) -> JsonObject:
         try:
@@ -289,9 +293,12 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
             if error.code != UNSUPPORTED_PROTOCOL_VERSION:
                 raise
             refusal = error
-        if await self._session_refused():
-            raise BackendRevisionChanged(self.spec.name, REFUSED_SESSIONS) from refusal
-        raise refusal
+        try:
+            if await self._session_refused():
+                raise BackendRevisionChanged(self.spec.name, REFUSED_SESSIONS) from refusal
+            raise refusal
+        finally:
+            del refusal  # its traceback has this frame in it
 
     async def _exchange(self, request: BackendRequest, call: Call[BackendRequest, JsonObject]) -> JsonObject:
         request_id = self._dialect.new_id()

@@ -120,7 +120,7 @@ class InteractiveCall:
             raise
         if call.reply.done:
             self._call = None
-            return call.reply.result()
+            return call.reply.take()
         self._sink = discard_notice
         call.deadline = trio.current_time() + ANSWER_TIMEOUT
         return {

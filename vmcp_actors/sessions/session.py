@@ -202,7 +202,8 @@ class Session:
         context = RequestContext(on_notice)
         call = self.submit(method, params or {}, context, on_caller_exit=OnCallerExit.CANCEL)
         try:
-            return unfolded(await call.reply.wait())
+            await call.reply.wait_done()
+            return unfolded(call.reply.take())
         finally:
             call.caller_left()
 

@@ -18,6 +18,7 @@ from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRe
 from mcp.shared.exceptions import MCPError
 from mcp_types import REQUEST_TIMEOUT
 
+from ..actors import Reply
 from ..errors import (
     BackendError,
     BackendLost,
@@ -104,8 +105,7 @@ class HttpDispatcher:
         self._listening = False
         self._answering = 0
         self._taken = 0
-        self._over = trio.Event()
-        self._lost: BackendError | None = None
+        self._over: Reply[None] = Reply()
 
     # --- the Dispatcher protocol --------------------------------------------------------------------------------------
 
@@ -127,12 +127,11 @@ class HttpDispatcher:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
-                await self._over.wait()
+                await self._over.wait_done()
                 nursery.cancel_scope.cancel("the connection is over")
         finally:
             self._nursery = None
-        if self._lost is not None:
-            raise self._lost
+        self._over.take()
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
@@ -184,7 +183,7 @@ class HttpDispatcher:
 
     async def goodbye(self) -> None:
         """DELETE the backend session. Any answer will do: 405 means that the backend does not support it."""
-        if self._session is None or self._lost is not None:
+        if self._session is None or self._over.done:
             return
         try:
             response = await self._pool.request("DELETE", self._target, self._headers, None)
@@ -194,9 +193,7 @@ class HttpDispatcher:
 
     def lose(self, error: BackendError) -> None:
         """The connection is over: `run` raises `error`. Synchronous; the first error counts."""
-        if self._lost is None:
-            self._lost = error
-            self._over.set()
+        self._over.set_error(error)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -265,9 +262,9 @@ class HttpDispatcher:
             raise BackendUnauthorized(self.backend, f"refused our credentials (HTTP {status})")
 
     def _lose_session(self) -> NoReturn:
-        error = BackendSessionLost(self.backend, "the backend no longer knows our session")
-        self.lose(error)
-        raise error
+        text = "the backend no longer knows our session"
+        self.lose(BackendSessionLost(self.backend, text))
+        raise BackendSessionLost(self.backend, text)
 
     async def _post_one_way(self, body: bytes, opts: CallOptions | None = None) -> None:
         response = await self.open("POST", body, (opts or {}).get("headers"))
@@ -405,10 +402,10 @@ class HttpDispatcher:
 
     def statistics(self) -> DispatcherStatistics:
         """A snapshot."""
-        return DispatcherStatistics(self._answering, self._lost is not None, self._pool.statistics())
+        return DispatcherStatistics(self._answering, self._over.done, self._pool.statistics())
 
     def __repr__(self) -> str:
-        state = "over" if self._over.is_set() else "open"
+        state = "over" if self._over.done else "open"
         return f"<HttpDispatcher {self.backend}: {state}, {self._pool!r}>"
 
 
