@@ -69,6 +69,12 @@ async def a_backend_that_is_down_for_a_while(session: Session, a: MemoryBackend)
     await calls(session, a)
 
 
+async def a_backend_that_is_left_while_it_connects(session: Session, a: MemoryBackend) -> None:
+    a.connect_delay = 1000.0
+    a.crash()
+    await trio.sleep(10)
+
+
 async def calls_of_a_stateless_client(session: Session, _: MemoryBackend) -> None:
     for arguments in ({"text": "x"}, {"_meta": 1}):
         with suppress(VmcpError):
@@ -90,6 +96,7 @@ async def calls_of_a_stateless_client(session: Session, _: MemoryBackend) -> Non
         a_backend_that_crashes,
         a_backend_that_forgets,
         a_backend_that_is_down_for_a_while,
+        a_backend_that_is_left_while_it_connects,
         calls_of_a_stateless_client,
     ],
 )
@@ -108,6 +115,7 @@ async def test_an_ended_session_leaves_nothing_in_cycles(
 
 async def live(supervisor: SessionSupervisor, a: MemoryBackend, use: Use) -> None:
     """Start a session, use it, and end it."""
+    a.connect_delay = 0.0
     session = await supervisor.start_session(ANONYMOUS, ClientProfile())
     await use(session, a)
     await session.close()

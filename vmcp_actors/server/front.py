@@ -109,7 +109,7 @@ class Front:
         """What a log keeps has changed: of all of them together no more is kept for replay than the bounds allow."""
         self._events += events
         self._bytes += size
-        if events < 0:
+        if events < 0 or self._closed:
             return
         self._logs.setdefault(log.name, log)
         for name, oldest in list(self._logs.items()) if self._over_bounds() else ():
@@ -154,6 +154,8 @@ class Front:
             log.finish()
         for question in list(self._asked.values()):
             question.reply.set_error(ClientUnreachable("the session is closing"))
+        # Nobody can resume them any more, and they tell us of their changes: together they would be in cycles.
+        self._logs.clear()
 
     def _put(self, data: bytes, notice: Notice | None = None) -> bool:
         return (self._newest() or self._waiting).put(data, notice)

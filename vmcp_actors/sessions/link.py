@@ -15,7 +15,7 @@ import trio
 from attrs import evolve
 from mcp.shared.exceptions import MCPError
 
-from ..actors import Actor, Call, ServiceNursery, open_service_nursery
+from ..actors import Actor, ActorRef, Call, ServiceNursery, open_service_nursery
 from ..errors import (
     HEADER_MISMATCH,
     INVALID_REQUEST,
@@ -120,6 +120,17 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
+    async def run(
+        self, *, task_status: trio.TaskStatus[ActorRef[BackendRequest, JsonObject]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """As any actor, and drop at the end what calls back into the link: it would be in cycles with it."""
+        try:
+            await super().run(task_status=task_status)
+        finally:
+            self._transport = self._listener = self._over = None
+            for name in ("_dialect", "_backchannel", "_catalog"):
+                vars(self).pop(name, None)
+
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Connect, yield while calls are served, then say goodbye: in the one task that owns the transport."""
@@ -156,13 +167,6 @@ class BackendLink(Actor[BackendRequest, JsonObject]):
         finally:
             if at_gate:
                 self._gate.leave()
-            self._let_go()
-
-    def _let_go(self) -> None:
-        """Drop what calls back into the link: tied together, all of it would stay until a garbage collection."""
-        self._transport = self._listener = self._over = None
-        for name in ("_dialect", "_backchannel", "_catalog"):
-            self.__dict__.pop(name, None)
 
     async def _pump(self, transport: Transport, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve what the backend sends, until the connection is over; then end the link."""

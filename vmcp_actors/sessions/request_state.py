@@ -35,16 +35,21 @@ class StateSeal:
             InvalidParams: it was not sealed here, or for another principal or backend, or has been tampered with.
         """
         tag, state = sealed[:_TAG_CHARACTERS], sealed[_TAG_CHARACTERS:]
-        if not hmac.compare_digest(tag.encode(), self._tag(principal, backend, state).encode()):
+        if not hmac.compare_digest(_encode(tag), _encode(self._tag(principal, backend, state))):
             raise InvalidParams("requestState is not one that was given to you for this request")
         return state
 
     def _tag(self, principal: str, backend: str, state: str) -> str:
         message = b"".join(
-            len(part).to_bytes(8, "big") + part for part in (text.encode() for text in (principal, backend, state))
+            len(part).to_bytes(8, "big") + part for part in map(_encode, (principal, backend, state))
         )
         digest = hmac.digest(self._key, message, hashlib.sha256)
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def __repr__(self) -> str:
         return "<StateSeal>"
+
+
+def _encode(text: str) -> bytes:
+    """Any string that JSON can bring: also half a surrogate pair."""
+    return text.encode("utf-8", "surrogatepass")

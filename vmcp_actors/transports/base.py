@@ -80,12 +80,18 @@ def transport_errors(backend: str, doing: str, *, delivered: Delivered = Deliver
         raise
     except Exception as error:
         cause = single_cause(error)
-        if isinstance(cause, BackendError):
-            raise cause from error
-        text = f"{doing}: {describe(cause)}"
-        if delivered is Delivered.NO:
-            raise BackendUnavailable(backend, text) from error
-        raise BackendLost(backend, text, delivered=delivered) from error
+        try:
+            if isinstance(cause, BackendError):
+                raise cause
+            text = f"{doing}: {describe(cause)}"
+            if delivered is Delivered.NO:
+                raise BackendUnavailable(backend, text) from error
+            raise BackendLost(backend, text, delivered=delivered) from error
+        finally:
+            # No cycles: the group that it was in is not its context, and this frame, in its traceback, forgets it.
+            if isinstance(cause, BackendError):
+                cause.__context__ = None
+            del cause
     except BaseExceptionGroup as group:
         # Something failed while it was being cancelled. The cancellation goes on; the failure is no news any more.
         cancelled, rest = group.split(trio.Cancelled)
