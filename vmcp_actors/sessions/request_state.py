@@ -40,9 +40,7 @@ class StateSeal:
         return state
 
     def _tag(self, principal: str, backend: str, state: str) -> str:
-        message = b"".join(
-            len(part).to_bytes(8, "big") + part for part in map(_encode, (principal, backend, state))
-        )
+        message = b"".join(len(part).to_bytes(8, "big") + part for part in map(_encode, (principal, backend, state)))
         digest = hmac.digest(self._key, message, hashlib.sha256)
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
