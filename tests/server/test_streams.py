@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.garbage import garbage
 from vmcp_actors.errors import ClientUnreachable
 from vmcp_actors.model import Notice
 from vmcp_actors.server.front import Front
@@ -142,3 +143,15 @@ async def test_two_readers_of_a_stream_miss_nothing_and_wait_for_nothing(autojum
     for name, times in written.items():
         assert [data for _, data in times] == [str(number) for number in range(6)], name
         assert times[-1][0] < 4, name
+
+
+async def test_a_front_that_is_gone_leaves_nothing_in_cycles() -> None:
+    def use() -> None:
+        front = Front(10)
+        front.open_stream().notify(updated(1))
+        front.notify(updated(2))
+        front.close()
+
+    with garbage() as found:
+        use()
+    assert found == {}

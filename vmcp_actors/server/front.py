@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -47,6 +48,7 @@ class Front:
         self._streams = self._questions = 0
         self._events = self._bytes = 0
         self._closed = False
+        self._on_change = _weakly(self)
 
     # --- streams ----------------------------------------------------------------------------------------------------
 
@@ -82,7 +84,7 @@ class Front:
 
     def _new_log(self, kind: str) -> StreamLog:
         self._streams += 1
-        return StreamLog(f"{kind}{self._streams}", capacity=self._capacity, on_change=self._changed)
+        return StreamLog(f"{kind}{self._streams}", capacity=self._capacity, on_change=self._on_change)
 
     def _opened(self, log: StreamLog) -> StreamLog:
         if not log.finished:
@@ -109,7 +111,7 @@ class Front:
         """What a log keeps has changed: of all of them together no more is kept for replay than the bounds allow."""
         self._events += events
         self._bytes += size
-        if events < 0 or self._closed:
+        if events < 0:
             return
         self._logs.setdefault(log.name, log)
         for name, oldest in list(self._logs.items()) if self._over_bounds() else ():
@@ -154,8 +156,6 @@ class Front:
             log.finish()
         for question in list(self._asked.values()):
             question.reply.set_error(ClientUnreachable("the session is closing"))
-        # Nobody can resume them any more, and they tell us of their changes: together they would be in cycles.
-        self._logs.clear()
 
     def _put(self, data: bytes, notice: Notice | None = None) -> bool:
         return (self._newest() or self._waiting).put(data, notice)
@@ -209,6 +209,18 @@ class Front:
             f"<Front: {stats.calls} calls, {stats.open_streams} GET streams, {stats.questions} questions, "
             f"{stats.events} events kept>"
         )
+
+
+def _weakly(front: Front) -> Callable[[StreamLog, int, int], None]:
+    """What a log calls when what it keeps has changed: it is known to its front, so holding that would be a cycle."""
+    known = weakref.ref(front)
+
+    def changed(log: StreamLog, events: int, size: int) -> None:
+        there = known()
+        if there is not None:
+            there._changed(log, events, size)
+
+    return changed
 
 
 class Question:
